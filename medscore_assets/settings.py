@@ -1,0 +1,240 @@
+"""Every setting of MedScore: one environment variable each, typed, with its default.
+
+Belongs here: reading and checking `MEDSCORE_*`, from the environment and from `.env` in the project's
+folder, and what follows from them without I/O (paths, database addresses).
+Does not belong here: business rules; they are versioned data (`readmission/policy.toml`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from zoneinfo import ZoneInfo
+
+from dotenv import dotenv_values
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from resources.errors import PermanentError
+
+PREFIX = "MEDSCORE_"
+
+_PACKAGE = Path(__file__).resolve().parent
+
+PROJECT_ROOT = _PACKAGE.parent if (_PACKAGE.parent / "dagster.yaml").exists() else Path.cwd()
+"""The folder of `dagster.yaml` and `.env`, at which relative paths start."""
+
+WAREHOUSE_DRIVER = "postgresql+psycopg"
+DAGSTER_DRIVER = "postgresql+psycopg2"
+MLFLOW_DRIVER = "postgresql+psycopg"
+
+
+@dataclass(frozen=True, slots=True)
+class Databases:
+    """The SQLAlchemy addresses of the three databases, drivers included. Shown without passwords."""
+
+    warehouse: str
+    dagster: str
+    mlflow: str
+
+    def __repr__(self) -> str:
+        shown = (f"{name}={without_password(getattr(self, name))!r}" for name in self.__slots__)
+        return f"Databases({', '.join(shown)})"
+
+
+class Settings(BaseSettings):
+    """What the environment says. A wrong value, or a variable that does not exist, is a `PermanentError`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=PROJECT_ROOT / ".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        validate_default=True,
+    )
+
+    home: Path = Field(
+        default=Path(".medscore"),
+        description="Where MedScore keeps its files: the embedded database, model files, logs.",
+    )
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="The warehouse's PostgreSQL, as postgresql://user:password@host:port/database. "
+        "Without it a PostgreSQL server of its own is started under MEDSCORE_HOME.",
+    )
+    dagster_database_url: SecretStr | None = Field(
+        default=None,
+        description="The database of Dagster's runs, events and schedules. By default on the warehouse's "
+        "server, with _dagster added to the warehouse's name.",
+    )
+    mlflow_database_url: SecretStr | None = Field(
+        default=None,
+        description="The database of MLflow's runs and models. By default on the warehouse's server, with "
+        "_mlflow added to the warehouse's name.",
+    )
+    mlflow_artifacts: str | None = Field(
+        default=None,
+        description="Where model files are kept: a folder or a URL (s3://...). The default is the folder "
+        "mlflow under MEDSCORE_HOME.",
+    )
+    timezone: str = Field(
+        default="America/New_York",
+        description="The zone in which mornings begin and the lists are made, by its IANA name.",
+    )
+    first_day: date = Field(
+        default=date(2024, 1, 1),
+        description="The first day for which lists can be made, as YYYY-MM-DD.",
+    )
+    schedules: Literal["running", "stopped"] = Field(
+        default="stopped",
+        description="Whether schedules and sensors are on where nobody has switched them in Dagster's UI.",
+    )
+    policy_file: Path | None = Field(
+        default=None,
+        description="Tiers, actions and disclaimer. The default is the policy in the package.",
+    )
+    dagster_port: int = Field(
+        default=3000, ge=1, le=65535, description="The port of Dagster's UI, on this machine only."
+    )
+    mlflow_port: int = Field(
+        default=5000, ge=1, le=65535, description="The port of MLflow's UI, on this machine only."
+    )
+    test_data: Path | None = Field(
+        default=None,
+        description="For tests and benchmarks: the folder of public data sets, by default ../shared/data.",
+    )
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise _sentence(error) from None
+        _refuse_unknown(type(self).model_fields, self.model_config.get("env_file"))
+
+    @field_validator("home", "policy_file", "test_data")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        return PROJECT_ROOT / path.expanduser() if path is not None else None
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        try:
+            return ZoneInfo(name).key
+        except (ValueError, OSError, KeyError):
+            raise ValueError("is not the IANA name of a time zone, such as Europe/Berlin") from None
+
+    @field_validator("database_url", "dagster_database_url", "mlflow_database_url")
+    @classmethod
+    def _postgresql(cls, url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if url is not None:
+            parts = urlsplit(url.get_secret_value())
+            if not re.fullmatch(r"postgres(ql)?(\+\w+)?", parts.scheme) or not parts.path.strip("/"):
+                raise ValueError("is not of the form postgresql://user:password@host:port/database")
+        return url
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The named zone."""
+        return ZoneInfo(self.timezone)
+
+    @property
+    def policy_path(self) -> Path:
+        """The policy file in force."""
+        return self.policy_file or _PACKAGE / "readmission" / "policy.toml"
+
+    @property
+    def postgres_directory(self) -> Path:
+        """Where the embedded server lives, if it is used."""
+        return self.home / "postgres"
+
+    @property
+    def mlflow_artifacts_url(self) -> str:
+        """Where model files are kept, as a URL."""
+        if self.mlflow_artifacts is None:
+            return (self.home / "mlflow").as_uri()
+        if "://" in self.mlflow_artifacts:
+            return self.mlflow_artifacts
+        return (PROJECT_ROOT / Path(self.mlflow_artifacts).expanduser()).as_uri()
+
+    def databases(self) -> Databases:
+        """The addresses of the three databases, each with the driver that its user has.
+
+        Starts the embedded server if no address of a warehouse is set, and so raises what
+        `resources.embedded_postgres.ensure_running` raises.
+        """
+        if self.database_url is not None:
+            base = self.database_url.get_secret_value()
+        else:
+            from resources.embedded_postgres import ensure_running
+
+            base = _with_database(ensure_running(self.postgres_directory), "medscore")
+        name = unquote(urlsplit(base).path.strip("/"))
+        return Databases(
+            warehouse=_with_driver(base, WAREHOUSE_DRIVER),
+            dagster=_with_driver(
+                _secret(self.dagster_database_url) or _with_database(base, f"{name}_dagster"), DAGSTER_DRIVER
+            ),
+            mlflow=_with_driver(
+                _secret(self.mlflow_database_url) or _with_database(base, f"{name}_mlflow"), MLFLOW_DRIVER
+            ),
+        )
+
+
+def without_password(url: str) -> str:
+    """The address as it may be shown."""
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    shown = f"{user.partition(':')[0]}{':***' if ':' in user else ''}@{host}" if user else host
+    query = re.sub(r"(?i)((?:^|&)[^=&]*password=)[^&]*", r"\1***", parts.query)
+    return urlunsplit(parts._replace(netloc=shown, query=query))
+
+
+def _secret(url: SecretStr | None) -> str | None:
+    return url.get_secret_value() if url is not None else None
+
+
+def _with_driver(url: str, driver: str) -> str:
+    """SQLAlchemy takes a bare `postgresql://` for one driver and Dagster brings another: say which."""
+    return f"{driver}:{url.partition(':')[2]}"
+
+
+def _with_database(url: str, name: str) -> str:
+    # Not through urlunsplit, which drops the slashes where the server is in the query.
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}/{quote(name)}" + (f"?{parts.query}" if parts.query else "")
+
+
+def _sentence(error: ValidationError) -> PermanentError:
+    """The first problem, without the value: it may be a password."""
+    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    variable = PREFIX + str(first["loc"][0]).upper()
+    problem = first["msg"].removeprefix("Value error, ")
+    return PermanentError(
+        f"the value of {variable} {problem if problem.startswith('is ') else 'is wrong: ' + problem.lower()}",
+        where="environment or .env",
+        mend=f"Correct {variable}, or unset it for the default.",
+    )
+
+
+def _refuse_unknown(fields: Iterable[str], env_file: Any) -> None:
+    """A misspelt variable would be passed over in silence, and the default taken for what it meant."""
+    known = {PREFIX + name.upper() for name in fields}
+    given = {*os.environ, *(dotenv_values(env_file) if env_file else ())}
+    for variable in sorted(v.upper() for v in given if v.upper().startswith(PREFIX)):
+        if variable not in known:
+            near = difflib.get_close_matches(variable, known, n=1, cutoff=0.8)
+            raise PermanentError(
+                f"{variable} is not a setting",
+                where="environment or .env",
+                mend=f"Did you mean {near[0]}?" if near else "Unset it; docs/reference lists the settings.",
+            )

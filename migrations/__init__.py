@@ -1,0 +1,1 @@
+"""The warehouse's schema as a chain of Alembic revisions (`versions/`)."""

@@ -1,0 +1,353 @@
+"""The warehouse: Arrow tables in and out of PostgreSQL, in transactions.
+
+Belongs here: connections, bulk reads and writes, locks, and the translation of the database's errors
+into `resources.errors`. Does not belong here: any particular table or query.
+
+No error that leaves this module quotes a row: PostgreSQL's own texts can, so they are replaced by the
+kind of the error and the names of table, column and constraint.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from io import BytesIO
+from types import MappingProxyType
+from typing import Any, cast
+
+import psycopg
+import pyarrow as pa
+import sqlalchemy as sa
+from psycopg import sql
+from psycopg.types.string import TextLoader
+from pyarrow import csv
+from sqlalchemy.dialects.postgresql import JSONB, insert
+
+from resources.errors import MedscoreError, PermanentError, TransientError
+
+UTC_MICROSECONDS = pa.timestamp("us", tz="UTC")
+
+_READ: Mapping[int, pa.DataType] = MappingProxyType(
+    {
+        psycopg.adapters.types[name].oid: arrow
+        for arrow, names in (
+            (pa.int64(), ("int2", "int4", "int8")),
+            (pa.float64(), ("float4", "float8")),
+            (pa.string(), ("text", "varchar", "bpchar", "name", "json", "jsonb")),
+            (pa.bool_(), ("bool",)),
+            (pa.date32(), ("date",)),
+            (UTC_MICROSECONDS, ("timestamptz",)),
+        )
+        for name in names
+    }
+)
+_ROWS_PER_WRITE = 50_000
+_TRANSIENT = ("08", "53", "40001", "40P01", "55P03", "57P01", "57P02", "57P03", "57014")
+"""SQLSTATE classes and codes after which the same work may succeed: lost connections, no room left,
+deadlocks and serialisation, a lock not had in time, a server that stops or starts, a time limit."""
+
+
+class Warehouse:
+    """One PostgreSQL database. Opens nothing before it is used; safe to share between threads.
+
+    `url` has the driver psycopg (`postgresql+psycopg://...`), or is a function that gives it. After a
+    lost connection the function is asked anew, so that an embedded server that died is started again.
+    """
+
+    def __init__(self, url: str | Callable[[], str]) -> None:
+        self._url = url
+        self._engine: sa.Engine | None = None
+        self._guard = threading.Lock()
+
+    @property
+    def engine(self) -> sa.Engine:
+        """The connection pool."""
+        with self._guard:
+            if self._engine is None:
+                self._engine = _create_engine(self._url() if callable(self._url) else self._url)
+            return self._engine
+
+    def close(self) -> None:
+        """Close the pooled connections. The next use opens new ones."""
+        with self._guard:
+            engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.dispose()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """A transaction: committed at the end of the block, rolled back if the block raises.
+
+        Raises `TransientError` when trying again may help (connection lost, deadlock, lock not had),
+        `PermanentError` when the database refuses the work.
+        """
+        engine = self.engine
+        try:
+            with engine.begin() as connection:
+                yield connection
+        except (sa.exc.DBAPIError, psycopg.Error) as error:
+            translated = _translated(error, engine.url)
+            if isinstance(translated, TransientError):
+                self.close()
+            # No chain: the original's text may quote a row.
+            raise translated from None
+        except sa.exc.TimeoutError:
+            raise TransientError(
+                "all connections of this process are in use",
+                where=_place(engine.url),
+                mend="Try again, or run less at once.",
+            ) from None
+
+    def read(self, query: sa.Executable, connection: sa.Connection | None = None) -> pa.Table:
+        """The rows of a SELECT, inside `connection`'s transaction or in one of its own.
+
+        Integers come as int64, reals as float64, texts and JSON as string, booleans as bool, dates as
+        date32, times as timestamp[us, UTC]; NULL is null. Raises `PermanentError` for a column of
+        another type, and what `transaction` raises.
+        """
+        with nullcontext(connection) if connection is not None else self.transaction() as inside:
+            cursor = cast("psycopg.Cursor[Any]", inside.execute(query).cursor)
+            fields = [pa.field(c.name, _arrow_type(c)) for c in cursor.description or ()]
+            rows = cursor.fetchall()
+        columns = zip(*rows, strict=True) if rows else ([] for _ in fields)
+        arrays = [pa.array(column, f.type) for column, f in zip(columns, fields, strict=True)]
+        return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+    def append(self, connection: sa.Connection, table: sa.Table, rows: pa.Table) -> int:
+        """Add `rows` by COPY; columns go by name, absent ones get their default. Returns the number added.
+
+        Raises `PermanentError` naming the column if one is unknown or holds values of another type. A
+        time without a zone is such a value.
+        """
+        rows = _fitted(table, rows)
+        raw = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+        target = sql.Identifier(*filter(None, (table.schema, table.name)))
+        columns = sql.SQL(", ").join(map(sql.Identifier, rows.column_names))
+        command = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(target, columns)
+        # Quotes tell an empty text from NULL.
+        options = csv.WriteOptions(include_header=False, quoting_style="all_valid")
+        with raw.cursor() as cursor:
+            with cursor.copy(command) as copy:
+                for batch in rows.to_batches(max_chunksize=_ROWS_PER_WRITE):
+                    text = BytesIO()
+                    csv.write_csv(batch, text, options)
+                    copy.write(text.getbuffer())
+            copied = cursor.rowcount
+        if copied != rows.num_rows:
+            raise PermanentError(
+                f"{copied} of {rows.num_rows} rows were taken",
+                where=table.name,
+                mend=r"Remove lines that hold only \. from the texts, or use PostgreSQL 18.",
+            )
+        return copied
+
+    def replace(
+        self,
+        connection: sa.Connection,
+        table: sa.Table,
+        rows: pa.Table,
+        where: sa.ColumnElement[bool],
+        keep_if_unchanged: tuple[str, ...] = (),
+    ) -> int:
+        """Make the part of `table` under `where` exactly `rows`, by primary key. Returns the rows written.
+
+        A row that differs from the stored one at most in the columns `keep_if_unchanged` stays as it is,
+        with those columns' old values; so the same rows again write nothing. Two replacements of one
+        part at the same time need `lock` first. Raises `PermanentError`, before anything is committed,
+        if `rows` holds a key twice or a row that is not under `where`.
+        """
+        staging = _staging(table, rows)
+        staging.create(connection)
+        self.append(connection, staging, rows)
+        written = _write_differences(connection, table, staging, where, keep_if_unchanged)
+        staging.drop(connection)
+        found = connection.scalar(sa.select(sa.func.count()).select_from(table).where(where))
+        if found != rows.num_rows:
+            raise PermanentError(
+                f"{rows.num_rows} rows were given for a part of the table that then holds {found}",
+                where=table.name,
+                mend="Give each key once, and only rows of the part that is replaced.",
+            )
+        return written
+
+    def lock(self, connection: sa.Connection, name: str, *, wait_s: float = 120.0) -> None:
+        """Hold the lock `name` until the transaction ends: who takes the same name goes one after another.
+
+        From here on the transaction waits at most `wait_s` for any lock, also a row's; `transaction`
+        then raises `TransientError`.
+        """
+        connection.execute(sa.select(sa.func.set_config("lock_timeout", f"{wait_s * 1000:.0f}", True)))
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(name, 0))))
+
+
+def _create_engine(url: str) -> sa.Engine:
+    engine = sa.create_engine(
+        url,
+        pool_pre_ping=True,
+        hide_parameters=True,
+        connect_args={"connect_timeout": 10, "application_name": "medscore", "options": "-c timezone=UTC"},
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def hand_json_out_as_text(connection: psycopg.Connection[Any], _: object) -> None:
+        for name in ("json", "jsonb"):
+            connection.adapters.register_loader(name, TextLoader)
+
+    return engine
+
+
+def _arrow_type(column: psycopg.Column) -> pa.DataType:
+    found = _READ.get(column.type_code)
+    if found is None:
+        raise PermanentError(
+            f"the query gives a column of the type {column.type_display}, which has no Arrow type here",
+            where=f"column {column.name}",
+            mend="Cast it in the query.",
+        )
+    return found
+
+
+def _expected(column: sa.Column[Any]) -> pa.DataType | None:
+    """The Arrow type whose values PostgreSQL takes for this column without guessing."""
+    match column.type:
+        case sa.Boolean():
+            return pa.bool_()
+        case sa.Integer():
+            return pa.int64()
+        case sa.Float():
+            return pa.float64()
+        case sa.String() | JSONB():
+            return pa.string()
+        case sa.Date():
+            return pa.date32()
+        case sa.DateTime(timezone=True):
+            return UTC_MICROSECONDS
+    return None
+
+
+def _fitted(table: sa.Table, rows: pa.Table) -> pa.Table:
+    """`rows` in the types of the table's columns. Nothing is rounded, cut or guessed."""
+    fitted = [_fitted_column(table, name, rows[name]) for name in rows.column_names]
+    return pa.Table.from_arrays(fitted, names=rows.column_names)
+
+
+def _fitted_column(table: sa.Table, name: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    column = table.columns.get(name)
+    expected = _expected(column) if column is not None else None
+    naive = pa.types.is_timestamp(values.type) and values.type.tz is None
+    if expected is not None and not (naive and pa.types.is_timestamp(expected)):
+        try:
+            return values.cast(expected)
+        except pa.ArrowException:
+            # Not chained: Arrow quotes the value that does not fit.
+            pass
+    raise PermanentError(
+        "the table has no such column"
+        if column is None
+        else f"values of the type {values.type} do not fit a column of the type {column.type}",
+        where=f"{table.name}.{name}",
+        mend="Give the table's columns in the table's types.",
+    )
+
+
+def _staging(table: sa.Table, rows: pa.Table) -> sa.Table:
+    """A temporary table with the columns of `rows` in the types of `table`."""
+    absent = [c.name for c in table.primary_key if c.name not in rows.column_names]
+    unknown = [name for name in rows.column_names if name not in table.columns]
+    if absent or unknown:
+        raise PermanentError(
+            "the rows lack a key column" if absent else "the table has no such column",
+            where=", ".join(f"{table.name}.{name}" for name in absent or unknown),
+            mend="Give the table's columns, its whole key among them.",
+        )
+    return sa.Table(
+        f"staging_{table.name}",
+        sa.MetaData(),
+        *(sa.Column(name, table.columns[name].type, autoincrement=False) for name in rows.column_names),
+        prefixes=["TEMPORARY"],
+        postgresql_on_commit="DROP",
+    )
+
+
+def _write_differences(
+    connection: sa.Connection,
+    table: sa.Table,
+    staging: sa.Table,
+    where: sa.ColumnElement[bool],
+    keep_if_unchanged: tuple[str, ...],
+) -> int:
+    """Delete what is gone, insert what is new, update what differs. Returns the number of rows touched."""
+    keys = [c.name for c in table.primary_key]
+    values = [c.name for c in staging.columns if c.name not in keys]
+    compared = [name for name in values if name not in keep_if_unchanged]
+
+    def differs(other: Mapping[str, Any]) -> sa.ColumnElement[bool]:
+        return sa.or_(sa.false(), *(table.columns[c].is_distinct_from(other[c]) for c in compared))
+
+    same_key = sa.and_(*(table.columns[k] == staging.columns[k] for k in keys))
+    if _has_further_keys(table):
+        # Updates happen row by row, so rows that swap a unique value would collide: insert them anew.
+        same_key = same_key & sa.not_(differs(dict(staging.columns.items())))
+    gone = connection.execute(sa.delete(table).where(where, ~sa.exists().where(same_key)))
+
+    upsert = insert(table).from_select(
+        [c.name for c in staging.columns], sa.select(staging), include_defaults=False
+    )
+    if compared:
+        upsert = upsert.on_conflict_do_update(
+            index_elements=keys,
+            set_={name: upsert.excluded[name] for name in values},
+            where=where & differs(dict(upsert.excluded.items())),
+        )
+    else:
+        upsert = upsert.on_conflict_do_nothing(index_elements=keys)
+    return gone.rowcount + connection.execute(upsert).rowcount
+
+
+def _has_further_keys(table: sa.Table) -> bool:
+    """Whether something beside the primary key must be unique."""
+    constraints = any(isinstance(c, sa.UniqueConstraint) for c in table.constraints)
+    return constraints or any(index.unique for index in table.indexes)
+
+
+def _translated(error: sa.exc.DBAPIError | psycopg.Error, url: sa.URL) -> MedscoreError:
+    original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    state = getattr(original, "sqlstate", None)
+    if not isinstance(original, psycopg.Error) or (
+        state is None and isinstance(original, psycopg.OperationalError | psycopg.InterfaceError)
+    ):
+        return unreachable(str(original), url)
+    kind = re.sub(r"(?<!^)(?=[A-Z])", " ", type(original).__name__).lower()
+    if (state or "").startswith(_TRANSIENT):
+        return TransientError(f"the database gave up: {kind}", where=_place(url), mend="Try again.")
+    diagnosis = original.diag
+    names = [n for n in (diagnosis.table_name, diagnosis.column_name, diagnosis.constraint_name) if n]
+    if (state or "").startswith("42"):
+        # Of this class the texts name parts of the schema, never values.
+        return PermanentError(
+            f"the database's schema is not the code's: {diagnosis.message_primary}",
+            where=", ".join(names) or _place(url),
+            mend="Run: medscore db upgrade",
+        )
+    return PermanentError(
+        f"the database refuses the rows: {kind}",
+        where=", ".join(names) or _place(url),
+        mend="Correct the rows that the step writes.",
+    )
+
+
+def unreachable(text: str, url: sa.URL) -> MedscoreError:
+    """The error for a connection not had, from libpq's text, which names server, user and database only."""
+    reason = text.strip().splitlines()[-1].rpartition("FATAL:")[2].strip() if text.strip() else "no answer"
+    if "does not exist" in reason or "authentication failed" in reason:
+        mend = "Correct MEDSCORE_DATABASE_URL, or run: medscore db upgrade"
+        return PermanentError(f"the database cannot be opened: {reason}", where=_place(url), mend=mend)
+    mend = "Start the server or correct MEDSCORE_DATABASE_URL, and try again."
+    return TransientError(f"the database does not answer: {reason}", where=_place(url), mend=mend)
+
+
+def _place(url: sa.URL) -> str:
+    host = url.host or url.query.get("host") or "this machine"
+    return f"database {url.database} on {host}"
