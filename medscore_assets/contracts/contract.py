@@ -55,7 +55,7 @@ class Checked:
     @property
     def valid(self) -> npt.NDArray[np.bool_]:
         """A mask (rows,) of the rows in which every cell is valid."""
-        return ~self.reasons.any(axis=1)
+        return np.asarray(~self.reasons.any(axis=1))
 
     def problems(self) -> Iterator[Problem]:
         """Every broken rule, by row and then in the contract's order."""
@@ -153,14 +153,17 @@ class Contract:
         return Checked(tuple(f.name for f in self.context), reasons)
 
     def _read(self, table: Any, fields: Sequence[Field]) -> tuple[Matrix, Reasons]:
-        names = set(table.column_names if isinstance(table, pa.Table) else table.columns)
-        absent = [f.name for f in fields if f.name not in names]
-        if absent:
-            raise ContractViolation(
-                f"the table lacks the columns {', '.join(absent)}",
-                where=f"contract {self.name}",
-                mend="Select every field of the contract by its name.",
-            )
+        names = Counter(table.column_names if isinstance(table, pa.Table) else table.columns)
+        for fault, found in (
+            ("lacks the columns", [f.name for f in fields if f.name not in names]),
+            ("repeats the columns", [f.name for f in fields if names[f.name] > 1]),
+        ):
+            if found:
+                raise ContractViolation(
+                    f"the table {fault} {', '.join(found)}",
+                    where=f"contract {self.name}",
+                    mend="Select every field of the contract once, by its name.",
+                )
         matrix = np.empty((len(table), len(fields)), dtype=np.float32)
         reasons = np.empty((len(table), len(fields)), dtype=np.uint8)
         for position, field in enumerate(fields):
@@ -172,9 +175,13 @@ def _column_codes(field: Field, column: Any) -> tuple[Codes, Reasons]:
     """One column by its field; typed columns at once, columns of mixed objects cell by cell."""
     if isinstance(column, pa.ChunkedArray):
         return field.codes(column.combine_chunks() if column.num_chunks != 1 else column.chunk(0))
-    if column.dtype == object:
-        return _cell_codes(field, column)
-    return field.codes(pa.Array.from_pandas(column))
+    if column.dtype != object:
+        try:
+            return field.codes(pa.Array.from_pandas(column))
+        except pa.ArrowException:
+            # A kind of column that Arrow does not know (sparse, complex) still has cells.
+            pass
+    return _cell_codes(field, column)
 
 
 def _cell_codes(field: Field, cells: Iterable[Any]) -> tuple[Codes, Reasons]:

@@ -10,6 +10,7 @@ same float32 code and the same `Reason`; the property tests hold them together.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import date, datetime
 from enum import IntEnum
 from typing import Any, ClassVar, Literal
 
@@ -141,6 +142,10 @@ class Whole(Field):
     def rule(self) -> dict[str, Any]:
         return {**Field.rule(self), "minimum": self.minimum, "maximum": self.maximum}
 
+    def decode(self, code: float) -> int:
+        """The value that a valid code stands for."""
+        return int(code)
+
     def words(self, value: int) -> str:
         """The value in plain words, as a nurse would read it out."""
         template = self.phrase_one if value == 1 and self.phrase_one else self.phrase
@@ -180,6 +185,10 @@ class Category(Field):
     def rule(self) -> dict[str, Any]:
         return {**Field.rule(self), "categories": list(self.categories)}
 
+    def decode(self, code: float) -> str:
+        """The value that a valid code stands for."""
+        return self.categories[int(code)]
+
     def words(self, value: str) -> str:
         """The category in plain words, as a nurse would read it out."""
         return self.phrases.get(value, value.replace("_", " "))
@@ -209,6 +218,10 @@ class Flag(Field):
         codes = np.asarray(pc.fill_null(column, False)).astype(np.float32)
         codes[missing] = np.nan
         return codes, np.where(missing, Reason.MISSING, Reason.VALID).astype(np.uint8)
+
+    def decode(self, code: float) -> bool:
+        """The value that a valid code stands for."""
+        return code == 1.0
 
     def words(self, value: bool) -> str:
         """The answer in plain words, as a nurse would read it out."""
@@ -244,13 +257,17 @@ class Moment(Field):
     required: bool = True
     kind: ClassVar[str] = "moment"
 
+    def code(self, value: Any) -> float:
+        if is_missing(value):
+            if self.required:
+                raise InvalidValue(Reason.MISSING)
+        elif not (isinstance(value, datetime) and value.tzinfo is not None):
+            raise InvalidValue(Reason.WRONG_TYPE)
+        return 0.0
+
     def codes(self, column: pa.Array) -> tuple[Codes, Reasons]:
-        if not (pa.types.is_timestamp(column.type) and column.type.tz):
-            return Field.codes(self, column)
-        reasons = np.zeros(len(column), dtype=np.uint8)
-        if self.required:
-            reasons[_nulls(column)] = Reason.MISSING
-        return np.zeros(len(column), dtype=np.float32), reasons
+        timely = pa.types.is_timestamp(column.type) and column.type.tz is not None
+        return _uncoded(column, timely, may_be_absent=not self.required)
 
     def rule(self) -> dict[str, Any]:
         return {**Field.rule(self), "required": self.required}
@@ -262,10 +279,21 @@ class Day(Field):
 
     kind: ClassVar[str] = "day"
 
+    def code(self, value: Any) -> float:
+        # A datetime is a date to Python, but a day with a time is not a calendar day.
+        if not (is_missing(value) or (isinstance(value, date) and not isinstance(value, datetime))):
+            raise InvalidValue(Reason.WRONG_TYPE)
+        return 0.0
+
     def codes(self, column: pa.Array) -> tuple[Codes, Reasons]:
-        if not pa.types.is_date(column.type):
-            return Field.codes(self, column)
-        return np.zeros(len(column), dtype=np.float32), np.zeros(len(column), dtype=np.uint8)
+        return _uncoded(column, pa.types.is_date(column.type), may_be_absent=True)
+
+
+def _uncoded(column: pa.Array, right_type: bool, *, may_be_absent: bool) -> tuple[Codes, Reasons]:
+    """The verdict on a column that is only ever checked, never encoded: every valid code is 0."""
+    reasons = np.full(len(column), Reason.VALID if right_type else Reason.WRONG_TYPE, dtype=np.uint8)
+    reasons[_nulls(column)] = Reason.VALID if may_be_absent else Reason.MISSING
+    return np.where(reasons == Reason.VALID, 0.0, np.nan).astype(np.float32), reasons
 
 
 Feature = Whole | Category | Flag
