@@ -1,0 +1,188 @@
+"""The business rules on top of a probability: tier, actions, disclaimer, capacity.
+
+Belongs here: the shape of `policy.toml`, its validation and hash, and the one function each that
+turns probabilities into tiers and rows into actions. Does not belong here: the rules themselves
+(`policy.toml`) and the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from medscore_assets.contracts.contract import Matrix
+from medscore_assets.contracts.fields import InvalidValue
+from medscore_assets.contracts.readmission import READMISSION
+from resources.errors import PermanentError
+
+Tier = Literal["low", "moderate", "high", "very_high"]
+TIERS: tuple[Tier, ...] = get_args(Tier)
+FROM_HERE_ACT = TIERS.index("high")
+"""From this tier on, "standard protocol" is never an answer."""
+
+DEFAULT_FILE = Path(__file__).with_name("policy.toml")
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class _Rules(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Condition(_Rules):
+    """A test on one feature: `equals` a value, or `at_least` a number."""
+
+    feature: str
+    equals: bool | int | str | None = None
+    at_least: int | None = None
+
+    @model_validator(mode="after")
+    def _fits_the_contract(self) -> Self:
+        if self.feature not in READMISSION.feature_names:
+            raise ValueError(f"{self.feature} is not a feature of the contract")
+        if (self.equals is None) == (self.at_least is None):
+            raise ValueError(f"{self.feature} needs either equals or at_least")
+        try:
+            self._code()
+        except InvalidValue as invalid:
+            raise ValueError(f"{self.feature} can never have that value ({invalid})") from None
+        return self
+
+    def _code(self) -> float:
+        feature = READMISSION.features[READMISSION.feature_names.index(self.feature)]
+        return feature.code(self.at_least if self.equals is None else self.equals)
+
+    def holds(self, matrix: Matrix) -> npt.NDArray[np.bool_]:
+        """A mask (rows,) over encoded rows (rows, features)."""
+        column = matrix[:, READMISSION.feature_names.index(self.feature)]
+        return column >= self._code() if self.equals is None else column == self._code()
+
+
+class Action(_Rules):
+    """A recommended action: for all from a tier on, and only where every condition holds."""
+
+    text: Text
+    from_tier: Tier = "low"
+    when: list[Condition] = []
+
+
+class TierEdges(_Rules):
+    """Probability above which each tier begins; the edge itself belongs to the tier below."""
+
+    moderate: Share
+    high: Share
+    very_high: Share
+
+    @model_validator(mode="after")
+    def _rise(self) -> Self:
+        if not self.moderate < self.high < self.very_high:
+            raise ValueError("the edges must rise from moderate to very_high")
+        return self
+
+
+class Quarantine(_Rules):
+    """How many broken rows a day may have before nothing is published."""
+
+    max_share: Share
+    tolerated_rows: Annotated[int, Field(ge=0)]
+
+    def stops(self, quarantined: int, rows: int) -> bool:
+        """Whether so many broken rows of so many stop the day."""
+        return quarantined > max(self.tolerated_rows, self.max_share * rows)
+
+
+class Standard(_Rules):
+    """What is said when no action applies."""
+
+    text: Text
+
+
+class Policy(_Rules):
+    """The validated rules of one `policy.toml`."""
+
+    version: Text
+    disclaimer: Text
+    daily_calls: Annotated[int, Field(ge=0)]
+    top_factors: Annotated[int, Field(ge=1, le=len(READMISSION.features))]
+    tiers: TierEdges
+    quarantine: Quarantine
+    standard: Standard
+    actions: list[Action]
+
+    @model_validator(mode="after")
+    def _high_risk_always_gets_an_action(self) -> Self:
+        if not any(TIERS.index(a.from_tier) <= FROM_HERE_ACT and not a.when for a in self.actions):
+            raise ValueError("one action from tier high (or below) must hold without a condition")
+        return self
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the rules, whatever the file's layout and comments."""
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+
+    def tier_indices(self, probabilities: npt.ArrayLike) -> npt.NDArray[np.intp]:
+        """Index into `TIERS` per probability, compared as float64. Refuses NaN and what is outside 0..1."""
+        values = np.asarray(probabilities, dtype=np.float64)
+        if not ((values >= 0) & (values <= 1)).all():
+            raise ValueError("a probability is outside of 0..1 or not a number")
+        edges = [self.tiers.moderate, self.tiers.high, self.tiers.very_high]
+        return np.searchsorted(edges, values, side="left")
+
+    def tier(self, probability: float) -> Tier:
+        """The tier of one probability."""
+        return TIERS[int(self.tier_indices(probability))]
+
+    def recommended_actions(self, probabilities: npt.ArrayLike, matrix: Matrix) -> list[list[str]]:
+        """Per row the texts of the actions that apply, in the policy's order; never empty."""
+        tiers = self.tier_indices(probabilities)
+        applies = np.empty((len(matrix), len(self.actions)), dtype=bool)
+        for position, action in enumerate(self.actions):
+            mask = tiers >= TIERS.index(action.from_tier)
+            for condition in action.when:
+                mask = mask & condition.holds(matrix)
+            applies[:, position] = mask
+        texts = [action.text for action in self.actions]
+        return [
+            [text for text, chosen in zip(texts, row, strict=True) if chosen] or [self.standard.text]
+            for row in applies.tolist()
+        ]
+
+    def percent(self, probability: float) -> str:
+        """The probability for people, one decimal, never rounded over a tier's edge."""
+        shown = round(probability * 100, 1)
+        if self.tier(min(shown / 100, 1.0)) != self.tier(probability):
+            shown += 0.1 if shown < probability * 100 else -0.1
+        return f"{shown:.1f} %"
+
+
+def load_policy(file: Path = DEFAULT_FILE) -> Policy:
+    """The policy in a TOML file. Raises `PermanentError` that names the entry that is wrong."""
+    try:
+        return Policy.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise PermanentError(
+            f"the policy cannot be read: {error.strerror}",
+            where=str(file),
+            mend="Set MEDSCORE_POLICY_FILE to a policy file.",
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise PermanentError(
+            f"the policy is not valid TOML: {error}", where=str(file), mend="Correct that line."
+        ) from error
+    except ValidationError as error:
+        raise PermanentError(
+            f"the policy is not valid: {_entries(error)}", where=str(file), mend="Correct these entries."
+        ) from error
+
+
+def _entries(error: ValidationError) -> str:
+    found: list[dict[str, Any]] = [dict(e) for e in error.errors(include_url=False, include_input=False)]
+    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the whole'}: {e['msg']}" for e in found)
