@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
 from medscore_assets.contracts.contract import Contract
-from medscore_assets.contracts.fields import Category, Day, Field, Flag, Identifier, Moment, Reason, Whole
+from medscore_assets.contracts.fields import Category, Day, Field, Flag, Moment, Reason, Whole
 from medscore_assets.contracts.readmission import READMISSION
 from medscore_assets.readmission.cohort import EXCLUSIONS, PARTS
 from medscore_assets.readmission.policy import TIERS
@@ -51,9 +51,7 @@ def landing_columns(contract: Contract) -> list[sa.Column[object]]:
 
 def feature_columns(contract: Contract) -> list[sa.Column[object]]:
     """The features, required."""
-    return [
-        sa.Column(f.name, _sql_type(f), nullable=False, comment=f.description) for f in contract.features
-    ]
+    return [sa.Column(f.name, _sql_type(f), nullable=False, comment=f.description) for f in contract.features]
 
 
 def feature_checks(contract: Contract) -> list[sa.CheckConstraint]:
@@ -103,7 +101,9 @@ sa.Index("ix_discharge_events_patient_id", discharge_events.c.patient_id)
 inpatient_admissions = sa.Table(
     "inpatient_admissions",
     metadata,
-    sa.Column("encounter_id", sa.Text, primary_key=True, comment=READMISSION.fields["encounter_id"].description),
+    sa.Column(
+        "encounter_id", sa.Text, primary_key=True, comment=READMISSION.fields["encounter_id"].description
+    ),
     sa.Column("patient_id", sa.Text, nullable=False, comment=READMISSION.fields["patient_id"].description),
     sa.Column("admitted_at", TIMESTAMP, nullable=False, comment="When the stay began."),
     sa.Column("planned", sa.Boolean, nullable=False, comment="Planned stays are no readmission (CMS)."),
@@ -127,7 +127,9 @@ demo_ground_truth = sa.Table(
     "demo_ground_truth",
     metadata,
     sa.Column("encounter_id", sa.Text, primary_key=True),
-    sa.Column("probability", PROBABILITY, nullable=False, comment="The probability the label was drawn with."),
+    sa.Column(
+        "probability", PROBABILITY, nullable=False, comment="The probability the label was drawn with."
+    ),
     _probability_check("probability"),
     comment="What the demo generator knows and no model may read: the ceiling of any model on demo data.",
 )
@@ -177,8 +179,12 @@ care_management_scores = sa.Table(
     sa.Column("patient_id", sa.Text, nullable=False),
     sa.Column("hospital_id", sa.Text, nullable=False),
     sa.Column("discharged_at", TIMESTAMP, nullable=False),
-    sa.Column("rank", sa.Integer, nullable=False, comment="1 is called first: probability, then time, then id."),
-    sa.Column("within_capacity", sa.Boolean, nullable=False, comment="Whether the day's calls reach this rank."),
+    sa.Column(
+        "rank", sa.Integer, nullable=False, comment="1 is called first: probability, then time, then id."
+    ),
+    sa.Column(
+        "within_capacity", sa.Boolean, nullable=False, comment="Whether the day's calls reach this rank."
+    ),
     sa.Column("readmission_probability", PROBABILITY, nullable=False, comment="Calibrated, 30 days."),
     sa.Column("risk_tier", sa.Text, nullable=False, comment="From the stored probability, by the policy."),
     sa.Column(

@@ -80,10 +80,9 @@ def ensure_running(directory: Path, settings: Mapping[str, str] | None = None) -
     """
     directory = Path(directory).expanduser().absolute()
     with _guard:
-        server = _held.get(directory) or _Server(directory)
-        server.hold()
-        _held[directory] = server
+        server = _held.setdefault(directory, _Server(directory))
         try:
+            server.hold()
             return server.ensure({**SETTINGS, **(settings or {})})
         except OSError as error:
             raise PermanentError(
@@ -111,7 +110,7 @@ class _Server:
     def hold(self) -> None:
         """Take the shared lock; waits while the last holder of before is stopping the server."""
         if self._holders is None:
-            _make_directory(self.directory)
+            self.directory.mkdir(parents=True, exist_ok=True)
             holders = (self.directory / "holders").open("ab")
             fcntl.flock(holders, fcntl.LOCK_SH)
             self._holders = holders
@@ -211,7 +210,12 @@ class _Server:
             os.chown(unfinished, account.pw_uid, account.pw_gid)
         try:
             # A built-in locale sorts alike everywhere and needs none of the machine's.
-            locale = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--encoding=UTF8")
+            locale = (
+                "--locale=C",
+                "--locale-provider=builtin",
+                "--builtin-locale=C.UTF-8",
+                "--encoding=UTF8",
+            )
             _run("initdb", "-D", unfinished, "-U", "postgres", "--auth=trust", *locale)
         except subprocess.CalledProcessError as error:
             raise PermanentError(
@@ -354,17 +358,6 @@ def _account() -> pwd.struct_passwd | None:
             mend="Run as an ordinary user, create the account, or set MEDSCORE_DATABASE_URL.",
         ) from None
     return pwd.getpwnam(_ACCOUNT)
-
-
-def _make_directory(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PermanentError(
-            f"the directory of the embedded PostgreSQL cannot be made: {error.strerror}",
-            where=str(directory),
-            mend="Make its parent writable, or set MEDSCORE_HOME to another place.",
-        ) from error
 
 
 def _open_path(path: Path) -> None:

@@ -9,6 +9,7 @@ kind of the error and the names of table, column and constraint.
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -19,11 +20,14 @@ from typing import Any, cast
 
 import psycopg
 import pyarrow as pa
+import pyarrow.compute as pc
 import sqlalchemy as sa
 from psycopg import sql
 from psycopg.types.string import TextLoader
 from pyarrow import csv
 from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.dialects.postgresql.psycopg import dialect
+from sqlalchemy.schema import CreateTable, DropTable
 
 from resources.errors import MedscoreError, PermanentError, TransientError
 
@@ -44,6 +48,7 @@ _READ: Mapping[int, pa.DataType] = MappingProxyType(
     }
 )
 _ROWS_PER_WRITE = 50_000
+_DIALECT = dialect()  # type: ignore[no-untyped-call]
 _TRANSIENT = ("08", "53", "40001", "40P01", "55P03", "57P01", "57P02", "57P03", "57014")
 """SQLSTATE classes and codes after which the same work may succeed: lost connections, no room left,
 deadlocks and serialisation, a lock not had in time, a server that stops or starts, a time limit."""
@@ -132,7 +137,7 @@ class Warehouse:
             with cursor.copy(command) as copy:
                 for batch in rows.to_batches(max_chunksize=_ROWS_PER_WRITE):
                     text = BytesIO()
-                    csv.write_csv(batch, text, options)
+                    csv.write_csv(_times_as_text(batch), text, options)
                     copy.write(text.getbuffer())
             copied = cursor.rowcount
         if copied != rows.num_rows:
@@ -158,11 +163,11 @@ class Warehouse:
         part at the same time need `lock` first. Raises `PermanentError`, before anything is committed,
         if `rows` holds a key twice or a row that is not under `where`.
         """
-        staging = _staging(table, rows)
-        staging.create(connection)
+        staging, create, drop = _staging(table, tuple(rows.column_names))
+        connection.exec_driver_sql(create)
         self.append(connection, staging, rows)
         written = _write_differences(connection, table, staging, where, keep_if_unchanged)
-        staging.drop(connection)
+        connection.exec_driver_sql(drop)
         found = connection.scalar(sa.select(sa.func.count()).select_from(table).where(where))
         if found != rows.num_rows:
             raise PermanentError(
@@ -252,23 +257,38 @@ def _fitted_column(table: sa.Table, name: str, values: pa.ChunkedArray) -> pa.Ch
     )
 
 
-def _staging(table: sa.Table, rows: pa.Table) -> sa.Table:
-    """A temporary table with the columns of `rows` in the types of `table`."""
-    absent = [c.name for c in table.primary_key if c.name not in rows.column_names]
-    unknown = [name for name in rows.column_names if name not in table.columns]
+def _times_as_text(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Times written out with their Z, which takes Arrow's CSV writer twenty times as long."""
+    for position, field in enumerate(rows.schema):
+        if field.type == UTC_MICROSECONDS:
+            plain = rows.column(position).cast(pa.timestamp("us")).cast(pa.string())
+            rows = rows.set_column(position, field.name, pc.binary_join_element_wise(plain, "Z", ""))
+    return rows
+
+
+@functools.lru_cache(maxsize=256)
+def _staging(table: sa.Table, names: tuple[str, ...]) -> tuple[sa.Table, str, str]:
+    """A temporary table with those columns of `table`, and the statements that create and drop it.
+
+    Cached, because SQLAlchemy knows its compiled statements again by the identity of their tables.
+    """
+    absent = [c.name for c in table.primary_key if c.name not in names]
+    unknown = [name for name in names if name not in table.columns]
     if absent or unknown:
         raise PermanentError(
             "the rows lack a key column" if absent else "the table has no such column",
             where=", ".join(f"{table.name}.{name}" for name in absent or unknown),
             mend="Give the table's columns, its whole key among them.",
         )
-    return sa.Table(
+    staging = sa.Table(
         f"staging_{table.name}",
         sa.MetaData(),
-        *(sa.Column(name, table.columns[name].type, autoincrement=False) for name in rows.column_names),
+        *(sa.Column(name, table.columns[name].type, autoincrement=False) for name in names),
         prefixes=["TEMPORARY"],
         postgresql_on_commit="DROP",
     )
+    create, drop = (str(ddl(staging).compile(dialect=_DIALECT)) for ddl in (CreateTable, DropTable))
+    return staging, create, drop
 
 
 def _write_differences(
@@ -303,7 +323,8 @@ def _write_differences(
         )
     else:
         upsert = upsert.on_conflict_do_nothing(index_elements=keys)
-    return gone.rowcount + connection.execute(upsert).rowcount
+    put = connection.execute(upsert, execution_options={"preserve_rowcount": True})
+    return gone.rowcount + put.rowcount
 
 
 def _has_further_keys(table: sa.Table) -> bool:

@@ -44,7 +44,13 @@ READMISSION = Contract(
     ),
     features=(
         Whole(
-            "patient_age", "Age at discharge.", 0, 120, "years", "aged {value} years", phrase_one="aged 1 year"
+            "patient_age",
+            "Age at discharge.",
+            0,
+            120,
+            "years",
+            "aged {value} years",
+            phrase_one="aged 1 year",
         ),
         Whole(
             "length_of_stay_days",

@@ -20,16 +20,26 @@ from medscore_assets.contracts.readmission import READMISSION
 GOLDEN_HASH = "d27dc7c2582c9dd3a2438b6df76a4bf95034da736b5fa29582481a91c639c611"
 
 GOLDEN_VECTORS = [
-    ((0, 0, 0, 0, "cardiac", "home", "commercial", False, 0, False), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
-    ((120, 365, 100, 50, "other", "other", "unknown", True, 100, True), [120, 365, 100, 50, 6, 4, 4, 1, 100, 1]),
-    ((71, 4, 2, 5, "cardiac", "home", "medicare", True, 9, False), [71, 4, 2, 5, 0, 0, 1, 1, 9, 0]),
-    ((34, 1, 0, 1, "respiratory", "home", "medicaid", True, 3, True), [34, 1, 0, 1, 1, 0, 2, 1, 3, 1]),
-    ((82, 9, 1, 7, "digestive", "skilled_nursing", "dual_eligible", False, 14, True), [82, 9, 1, 7, 2, 2, 3, 0, 14, 1]),
-    ((67, 3, 0, 2, "musculoskeletal", "rehab", "commercial", False, 6, True), [67, 3, 0, 2, 3, 3, 0, 0, 6, 1]),
-    ((55, 6, 4, 9, "neurological", "home_with_care", "medicare", True, 17, False), [55, 6, 4, 9, 4, 1, 1, 1, 17, 0]),
-    ((48, 2, 3, 6, "endocrine", "home", "medicaid", True, 11, True), [48, 2, 3, 6, 5, 0, 2, 1, 11, 1]),
-    ((93, 12, 0, 4, "other", "skilled_nursing", "medicare", True, 8, False), [93, 12, 0, 4, 6, 2, 1, 1, 8, 0]),
-    ((18, 0, 7, 3, "respiratory", "other", "unknown", False, 1, False), [18, 0, 7, 3, 1, 4, 4, 0, 1, 0]),
+    ((0, 0, 0, 0, "cardiac", "home", "commercial", False, 0, False),
+     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+    ((120, 365, 100, 50, "other", "other", "unknown", True, 100, True),
+     [120, 365, 100, 50, 6, 4, 4, 1, 100, 1]),
+    ((71, 4, 2, 5, "cardiac", "home", "medicare", True, 9, False),
+     [71, 4, 2, 5, 0, 0, 1, 1, 9, 0]),
+    ((34, 1, 0, 1, "respiratory", "home", "medicaid", True, 3, True),
+     [34, 1, 0, 1, 1, 0, 2, 1, 3, 1]),
+    ((82, 9, 1, 7, "digestive", "skilled_nursing", "dual_eligible", False, 14, True),
+     [82, 9, 1, 7, 2, 2, 3, 0, 14, 1]),
+    ((67, 3, 0, 2, "musculoskeletal", "rehab", "commercial", False, 6, True),
+     [67, 3, 0, 2, 3, 3, 0, 0, 6, 1]),
+    ((55, 6, 4, 9, "neurological", "home_with_care", "medicare", True, 17, False),
+     [55, 6, 4, 9, 4, 1, 1, 1, 17, 0]),
+    ((48, 2, 3, 6, "endocrine", "home", "medicaid", True, 11, True),
+     [48, 2, 3, 6, 5, 0, 2, 1, 11, 1]),
+    ((93, 12, 0, 4, "other", "skilled_nursing", "medicare", True, 8, False),
+     [93, 12, 0, 4, 6, 2, 1, 1, 8, 0]),
+    ((18, 0, 7, 3, "respiratory", "other", "unknown", False, 1, False),
+     [18, 0, 7, 3, 1, 4, 4, 0, 1, 0]),
 ]  # fmt: skip
 
 
@@ -96,7 +106,9 @@ def test_a_changed_rule_changes_the_hash(other: Contract) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        changed(SMALL, 0, description="Age at discharge.", unit="a", phrase="{value} years old", phrase_one="1"),
+        changed(
+            SMALL, 0, description="Age at discharge.", unit="a", phrase="{value} years old", phrase_one="1"
+        ),
         changed(SMALL, 1, phrases={"a": "the first"}, description="Which group."),
         changed(SMALL, 2, phrase_true="yes", phrase_false="no"),
         dataclasses.replace(SMALL, context=(dataclasses.replace(SEEN, description="Seen."),)),

@@ -35,7 +35,8 @@ SOUND_ROW: dict[str, Any] = {
 NEVER_VALID = (
     None, float("nan"), float("inf"), float("-inf"), 10**30, -(10**30), -1, 65.0, 0.7, "65", "no", "f", "",
     "Cardiac", " cardiac", "cardiac ", "CARDIAC", "cardac", "None", "nan", b"cardiac", [1], {"value": 1}, (),
-    Decimal(65), 65j, date(2024, 1, 1), datetime(2024, 1, 1, tzinfo=UTC), pd.NA, pd.NaT, np.float64(65), np.str_("65"),
+    Decimal(65), 65j, date(2024, 1, 1), datetime(2024, 1, 1, tzinfo=UTC), pd.NA, pd.NaT,
+    np.float64(65), np.str_("65"),
 )  # fmt: skip
 """Not valid in any field of the readmission contract when it comes as a single value."""
 
@@ -83,13 +84,21 @@ LETTERS = "acdirACR 01_.é\u2003\x00😀"
 
 ATOMS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(LETTERS, max_size=8)
 
-JSON_VALUES = ATOMS | st.lists(ATOMS, max_size=2) | st.dictionaries(st.text(LETTERS, max_size=3), ATOMS, max_size=2)
+JSON_VALUES = (
+    ATOMS | st.lists(ATOMS, max_size=2) | st.dictionaries(st.text(LETTERS, max_size=3), ATOMS, max_size=2)
+)
 """Whatever a JSON parser can hand over, two levels deep."""
+
+
+def _plain(feature: Feature) -> list[Any]:
+    return [value for value in foreign(feature) if not isinstance(value, np.generic)]
 
 
 def json_rows() -> st.SearchStrategy[dict[str, Any]]:
     """JSON objects near the contract: cells of any kind, keys that are missing or foreign."""
-    near = {f.name: valid(f) | valid(f) | JSON_VALUES | st.sampled_from(foreign(f)) for f in READMISSION.features}
+    near = {
+        f.name: valid(f) | valid(f) | JSON_VALUES | st.sampled_from(_plain(f)) for f in READMISSION.features
+    }
     complete = st.fixed_dictionaries(near)
     foreign_key = st.dictionaries(st.sampled_from(("mrn", "Patient_age", "diagnosis_group")), JSON_VALUES)
     partial = st.fixed_dictionaries({}, optional=near)
@@ -113,7 +122,11 @@ def arrow_table(rows: list[dict[str, Any]]) -> pa.Table:
 def nullable_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Rows with pandas' nullable types."""
     return arrow_table(rows).to_pandas(
-        types_mapper={pa.int64(): pd.Int64Dtype(), pa.string(): pd.StringDtype(), pa.bool_(): pd.BooleanDtype()}.get
+        types_mapper={
+            pa.int64(): pd.Int64Dtype(),
+            pa.string(): pd.StringDtype(),
+            pa.bool_(): pd.BooleanDtype(),
+        }.get
     )
 
 
@@ -127,7 +140,10 @@ def categorical_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
 def chunked_table(rows: list[dict[str, Any]]) -> pa.Table:
     """Rows as a table of one chunk per row, texts dictionary-encoded chunk by chunk."""
     tables = [arrow_table([row]) for row in rows]
-    encoded = [pa.table([c.dictionary_encode() if c.type == pa.string() else c for c in t], t.column_names) for t in tables]
+    encoded = [
+        pa.table([c.dictionary_encode() if c.type == pa.string() else c for c in t], t.column_names)
+        for t in tables
+    ]
     return pa.concat_tables(encoded)
 
 

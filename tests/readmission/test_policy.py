@@ -154,7 +154,11 @@ def test_the_hash_follows_the_rules_and_not_the_layout(tmp_path: Path) -> None:
         ('feature = "num_prior_admissions_12m"', 'feature = "prior"', "prior"),
         ("at_least = 9", 'at_least = "9"', "at_least"),
         ("daily_calls", "daily_call", "daily_call"),
-        ('text = "Follow-up call within 48 hours of discharge"\nfrom_tier = "high"', 'text = "x"\nfrom_tier = "very_high"', "high"),
+        (
+            'text = "Follow-up call within 48 hours of discharge"\nfrom_tier = "high"',
+            'text = "x"\nfrom_tier = "very_high"',
+            "high",
+        ),
         ("version =", "version", "TOML"),
     ],
 )
@@ -175,7 +179,18 @@ def test_a_missing_policy_is_a_clear_error(tmp_path: Path) -> None:
         load_policy(tmp_path / "absent.toml")
 
 
-@pytest.mark.parametrize(("quarantined", "rows", "stops"), [(1, 800, False), (80, 800, False), (81, 800, True), (240, 800, True), (4, 10, False), (5, 10, True), (0, 0, False)])
+@pytest.mark.parametrize(
+    ("quarantined", "rows", "stops"),
+    [
+        (1, 800, False),
+        (80, 800, False),
+        (81, 800, True),
+        (240, 800, True),
+        (4, 10, False),
+        (5, 10, True),
+        (0, 0, False),
+    ],
+)
 def test_how_many_broken_rows_stop_a_day(quarantined: int, rows: int, stops: bool) -> None:
     assert POLICY.quarantine.stops(quarantined, rows) is stops
 

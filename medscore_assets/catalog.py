@@ -1,0 +1,46 @@
+"""What Dagster's catalogue says about every asset: owners, kinds, tables, columns.
+
+Belongs here: metadata that is the same for all families, derived from the tables and contracts.
+Does not belong here: numbers of one run; assets report them.
+"""
+
+from typing import Any
+
+import dagster as dg
+import sqlalchemy as sa
+
+OWNERS = ["team:clinical-ml"]
+READMISSION_GROUP = "readmission"
+
+
+def table_schema(table: sa.Table) -> dg.TableSchema:
+    """Dagster's column schema of a warehouse table, with its keys and check constraints."""
+    unique = {c.name for u in table.constraints if isinstance(u, sa.UniqueConstraint) for c in u.columns}
+    checks = {
+        str(c.name).removeprefix(f"ck_{table.name}_"): str(c.sqltext)
+        for c in table.constraints
+        if isinstance(c, sa.CheckConstraint)
+    }
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                name=column.name,
+                type=str(column.type).lower(),
+                description=column.comment,
+                constraints=dg.TableColumnConstraints(
+                    nullable=bool(column.nullable),
+                    unique=column.name in unique or [column] == list(table.primary_key.columns),
+                    other=[checks[column.name]] if column.name in checks else [],
+                ),
+            )
+            for column in table.columns
+        ],
+        constraints=dg.TableConstraints(
+            other=[rule for name, rule in checks.items() if name not in table.columns]
+        ),
+    )
+
+
+def table_metadata(table: sa.Table) -> dict[str, Any]:
+    """The standard metadata of an asset that is a warehouse table."""
+    return {"dagster/column_schema": table_schema(table), "dagster/table_name": table.name}

@@ -1,0 +1,387 @@
+"""Who may be called, who is an index discharge, what its outcome was, and in which part it is trained.
+
+Belongs here: eligibility, the 30-day label, the maturity of labels, the split, all on whole Arrow tables.
+Does not belong here: what a valid value is (`contracts/`), the model (`training.py`), reading and writing.
+
+The label follows the CMS hospital-wide readmission measure where the data allow: an unplanned admission,
+for whatever cause and to whatever hospital, that begins within 30 days after the index discharge. Only
+the first admission in those days decides: after a planned one, a later unplanned one does not count. A
+readmission may itself be an index discharge. Who dies within 30 days without coming back stays, as not
+readmitted. Not in the data, so not done: the combination of stays that are one transfer, the exclusion of
+same-day returns to the same hospital, and the 12 months of coverage before the stay.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from medscore_assets.contracts.contract import Checked
+from medscore_assets.contracts.fields import Flag, Reason, Whole
+from medscore_assets.contracts.readmission import READMISSION
+from resources.errors import PermanentError
+
+Mask = npt.NDArray[np.bool_]
+Micros = npt.NDArray[np.int64]
+Positions = npt.NDArray[np.int64]
+
+EXCLUSIONS = (
+    "expired",
+    "hospice",
+    "transferred",
+    "left_against_advice",
+    "status_unknown",
+    "minor",
+    "service_line",
+    "deceased",
+    "not_covered",
+    "readmitted",
+)
+"""Why a valid discharge is not called and not an index discharge; the first that applies is given."""
+
+PARTS = ("train", "validation", "test")
+"""The parts of the training set, in the order of their use."""
+
+FOLLOW_UP = timedelta(days=30)
+"""Within this time after discharge an admission is a readmission."""
+
+CLAIMS_LAG = timedelta(days=14)
+"""How much later than it happened an admission may reach `inpatient_admissions`. Until follow-up and lag
+have passed, "no admission seen" is not yet "not readmitted"."""
+
+TEST_SHARE = 0.2
+"""The latest discharges, as a share of all, that no fit and no choice may see."""
+
+TRAIN_SHARE = 0.8
+"""The share of the development patients that the model is fitted on; the others validate."""
+
+ADULT_AGE = 18
+
+_NOWHERE = -1
+
+
+def check_context(events: pa.Table) -> Checked:
+    """The contract's word on the context of a table, and that nobody is discharged before being admitted."""
+    checked = READMISSION.check_context(events)
+    admitted, discharged = checked.fields.index("admitted_at"), checked.fields.index("discharged_at")
+    both_there = (checked.reasons[:, [admitted, discharged]] == Reason.VALID).all(axis=1)
+    if both_there.any():
+        backwards = _mask(pc.less(events["discharged_at"], events["admitted_at"]))
+        checked.reasons[backwards & both_there, discharged] = Reason.BEFORE_ADMISSION
+    return checked
+
+
+def eligibility(events: pa.Table, admissions: pa.Table, as_of: datetime) -> npt.NDArray[np.str_]:
+    """Why each discharge is not eligible at `as_of`, a time with a zone: shape (n,), '' where it is.
+
+    `events` has a valid context (`check_context`), one row per encounter; its age may still be invalid.
+    A patient is `readmitted` by another encounter of `admissions` or `events` that began at or after
+    this discharge and before `as_of`. Coverage is compared with the day of `as_of` in its zone.
+    """
+    known = _known_admissions(events, admissions)
+    again = _first_admission_after(events, known)
+    began = np.where(again == _NOWHERE, np.iinfo(np.int64).max, _micros(known["admitted_at"])[again])
+    moment = np.full(len(events), _to_micros(as_of))
+    days = np.full(len(events), np.datetime64(as_of.date(), "D"))
+    return _first_exclusion(events, moment, days, readmitted=began < moment)
+
+
+def _first_exclusion(
+    events: pa.Table, moment: Micros, day: npt.NDArray[np.datetime64], readmitted: Mask
+) -> npt.NDArray[np.str_]:
+    """The first of `EXCLUSIONS` that holds for each row as seen at its own moment and day."""
+    status = events["discharge_status"]
+    named = ("expired", "hospice", "transferred", "left_against_advice")
+    holds = {name: _mask(pc.equal(status, name)) for name in named}
+    # Whatever is not known to be well ended is not called: an unlisted status, an unlisted service.
+    holds["status_unknown"] = ~_mask(pc.is_in(status, pa.array([*named, "routine"])))
+    holds["minor"] = _mask(
+        pc.and_(pc.greater_equal(events["patient_age"], 0), pc.less(events["patient_age"], ADULT_AGE))
+    )
+    holds["service_line"] = ~_mask(pc.equal(events["service_line"], "acute"))
+    death, coverage = events["deceased_at"], events["covered_until"]
+    holds["deceased"] = _mask(pc.is_valid(death)) & (_micros(death) <= moment)
+    holds["not_covered"] = _mask(pc.is_valid(coverage)) & (_days(coverage) < day)
+    holds["readmitted"] = readmitted
+    codes = np.select([holds[name] for name in EXCLUSIONS], range(1, len(EXCLUSIONS) + 1), 0)
+    reasons: npt.NDArray[np.str_] = np.array(["", *EXCLUSIONS])[codes]
+    return reasons
+
+
+def _known_admissions(events: pa.Table, admissions: pa.Table) -> pa.Table:
+    """All stays that are known to have begun: the admissions, and the stays behind the discharges."""
+    columns = ["encounter_id", "patient_id", "admitted_at"]
+    stays = [admissions.select(columns), events.select(columns)]
+    return pa.concat_tables(stays, promote_options="permissive")
+
+
+def _first_admission_after(index: pa.Table, admissions: pa.Table, planned: Mask | None = None) -> Positions:
+    """Per index discharge the position of the patient's first other admission at or after it, or -1.
+
+    Of several that begin at the same moment one that is not `planned` comes first.
+    """
+    if len(admissions) == 0:
+        return np.full(len(index), _NOWHERE, dtype=np.int64)
+    index_patients, patients = _shared_codes(index["patient_id"], admissions["patient_id"])
+    index_stays, stays = _shared_codes(index["encounter_id"], admissions["encounter_id"])
+    moments, ranks = np.unique(
+        np.concatenate([_micros(index["discharged_at"]), _micros(admissions["admitted_at"])]),
+        return_inverse=True,
+    )
+    # One integer orders by patient and then by time: the rank of the time, not the time, or it overflows.
+    wanted = index_patients * len(moments) + ranks[: len(index)]
+    keys = patients * len(moments) + ranks[len(index) :]
+    order = np.lexsort((keys,) if planned is None else (planned, keys))
+    place = np.searchsorted(keys[order], wanted, side="left")
+    order = np.append(order, _NOWHERE)
+    # The index stay itself may begin when it ends; step over it, however often it is listed.
+    while (own := (order[place] != _NOWHERE) & (stays[order[place]] == index_stays)).any():
+        place[own] += 1
+    found = order[place]
+    return np.where((found != _NOWHERE) & (patients[found] == index_patients), found, _NOWHERE)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingCohort:
+    """The training set and how it came about.
+
+    `table` has the shape of `readmission_training_set`, by discharge time and encounter. The values of
+    `flow` but the first, `events`, add up to it: each event was dropped for one reason or is in one
+    part. `broken_rules` counts what was invalid, `{"insurance_type: missing": 3}`.
+    """
+
+    table: pa.Table
+    flow: dict[str, int]
+    broken_rules: dict[str, int]
+
+
+@dataclass(slots=True)
+class _Flow:
+    """Filters a table step by step and keeps count of what each step dropped."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def keep(self, table: pa.Table, kept: Mask, reason: str) -> pa.Table:
+        self.counts[reason] = int((~kept).sum())
+        return table.filter(pa.array(kept))
+
+
+def training_cohort(
+    events: pa.Table, admissions: pa.Table, outcomes: pa.Table, as_of: datetime
+) -> TrainingCohort:
+    """The index discharges with matured labels that were known at `as_of`, split for training.
+
+    `events`, `admissions` and `outcomes` are the source tables; of each only what had arrived at `as_of`
+    is used. Eligibility is judged as of each discharge, so with nothing that came later. Raises
+    `PermanentError` when a part of the split would be empty or hold one outcome only.
+    """
+    flow = _Flow({"events": len(events)})
+    moment = _to_micros(as_of)
+    current = flow.keep(events, _micros(events["ingested_at"]) <= moment, "arrived_later")
+    current = flow.keep(current, _latest_per_encounter(current), "superseded")
+    context = check_context(current)
+    sound = flow.keep(current, context.valid, "invalid_context")
+    discharged = _micros(sound["discharged_at"])
+    nobody = np.zeros(len(sound), dtype=bool)
+    reasons = _first_exclusion(sound, discharged, discharged.astype("M8[us]").astype("M8[D]"), nobody)
+    for reason in EXCLUSIONS[:-1]:
+        flow.counts[f"excluded_{reason}"] = int((reasons == reason).sum())
+    eligible = sound.filter(pa.array(reasons == ""))
+    features = READMISSION.encode(eligible)
+    index = flow.keep(eligible, features.valid, "invalid_features")
+    labelled = _labelled(flow, index, *_arrived(admissions, outcomes, as_of), as_of)
+    table = _split(flow, labelled)
+    return TrainingCohort(table, flow.counts, dict(sorted({**context.counts(), **features.counts()}.items())))
+
+
+def _arrived(admissions: pa.Table, outcomes: pa.Table, as_of: datetime) -> tuple[pa.Table, pa.Table]:
+    moment = _to_micros(as_of)
+    return (
+        admissions.filter(pa.array(_micros(admissions["ingested_at"]) <= moment)),
+        outcomes.filter(pa.array(_micros(outcomes["recorded_at"]) <= moment)),
+    )
+
+
+def _latest_per_encounter(events: pa.Table) -> Mask:
+    """The last row of each encounter by arrival, then by key; a row without an encounter stands alone."""
+    keys = _integers(events["event_id"]) if "event_id" in events.column_names else np.arange(len(events))
+    encounters = _codes(_joined(events["encounter_id"]))
+    nameless = encounters == _NOWHERE
+    encounters[nameless] = len(events) + np.arange(int(nameless.sum()))
+    order = np.lexsort((keys, _micros(events["ingested_at"]), encounters))
+    last = np.append(np.diff(encounters[order]) != 0, True)[: len(events)]
+    kept = np.zeros(len(events), dtype=bool)
+    kept[order[last]] = True
+    return kept
+
+
+def _labelled(
+    flow: _Flow, index: pa.Table, admissions: pa.Table, outcomes: pa.Table, as_of: datetime
+) -> pa.Table:
+    """The index discharges whose label is known at `as_of`, with it in `readmitted_within_30_days`.
+
+    An outcome that a source recorded wins. Without one, the admissions decide, if they cover this stay:
+    a feed that does not list the index stay itself cannot be trusted to list the next one.
+    """
+    age = _to_micros(as_of) - _micros(index["discharged_at"])
+    recorded = _positions(index["encounter_id"], outcomes["encounter_id"])
+    matured = age >= np.where(recorded == _NOWHERE, _span(FOLLOW_UP + CLAIMS_LAG), _span(FOLLOW_UP))
+    listed = _positions(index["encounter_id"], admissions["encounter_id"]) != _NOWHERE
+    followed = (recorded != _NOWHERE) | _covered_throughout(index)
+    label = np.where(
+        recorded == _NOWHERE,
+        unplanned_readmission(index, admissions),
+        _at(_mask(outcomes["readmitted_within_30_days"]), recorded),
+    )
+    index = index.append_column("readmitted_within_30_days", pa.array(label.astype(bool)))
+    index = flow.keep(index, matured, "label_not_matured")
+    known = (listed | (recorded != _NOWHERE))[matured]
+    index = flow.keep(index, known, "label_unknown")
+    return flow.keep(index, followed[matured][known], "coverage_ended")
+
+
+def unplanned_readmission(index: pa.Table, admissions: pa.Table) -> Mask:
+    """Per index discharge, shape (n,): whether its first admission within 30 days is an unplanned one.
+
+    The 30 days are 30 x 24 hours; an admission at their very end is outside.
+    """
+    planned = _mask(admissions["planned"])
+    first = _first_admission_after(index, admissions, planned)
+    within = _at(_micros(admissions["admitted_at"]), first) - _micros(index["discharged_at"]) < _span(
+        FOLLOW_UP
+    )
+    unplanned: Mask = (first != _NOWHERE) & within & (_at(planned, first) == 0)
+    return unplanned
+
+
+def _covered_throughout(index: pa.Table) -> Mask:
+    """Whether a readmission would have been seen: covered for 30 days, or until death within them."""
+    end = _micros(index["discharged_at"]) + _span(FOLLOW_UP)
+    died = _mask(pc.is_valid(index["deceased_at"])) & (_micros(index["deceased_at"]) < end)
+    open_ended = _mask(pc.is_null(index["covered_until"]))
+    return open_ended | died | (_days(index["covered_until"]) >= end.astype("M8[us]").astype("M8[D]"))
+
+
+def _split(flow: _Flow, labelled: pa.Table) -> pa.Table:
+    """The parts, later in time and grouped by patient.
+
+    A patient belongs to the part of the latest index discharge. Test: the latest 20 % of all discharges,
+    complete, as the model will meet them. Development: the discharges of patients who have none in the
+    test period, if their label was known when that period began (an embargo of 30 days); of these
+    patients a hash of the id puts 80 % in train and 20 % in validation, the same at every run.
+
+    The reverse, dropping patients who are already known from the test, leaves a test of newcomers: people
+    who are readmitted often are missing from it. On real records this alone costs .04 of AUROC (.62
+    against .66) although the model is the same. The price of this way: such people are rarer in
+    development than in the test, so that risks may come out a little low.
+    """
+    labelled = labelled.sort_by([("discharged_at", "ascending"), ("encounter_id", "ascending")])
+    discharged = _micros(labelled["discharged_at"])
+    if not len(labelled):
+        raise _unfit("test", 0)
+    opens = discharged[min(int(np.ceil(len(discharged) * (1 - TEST_SHARE))), len(discharged) - 1)]
+    test = discharged >= opens
+    patients = _codes(_joined(labelled["patient_id"]))
+    elsewhere = ~test & np.isin(patients, patients[test])
+    embargoed = ~test & ~elsewhere & (discharged + _span(FOLLOW_UP) > opens)
+    train = _hashed_share(labelled["patient_id"]) < TRAIN_SHARE
+    part = np.array(PARTS)[np.select([test, train], [2, 0], 1)]
+    flow.counts["earlier_stay_of_test_patient"] = int(elsewhere.sum())
+    flow.counts["embargoed"] = int(embargoed.sum())
+    table = labelled.append_column("part", pa.array(part.tolist(), pa.string()))
+    table = table.filter(pa.array(~(elsewhere | embargoed)))
+    for name in PARTS:
+        outcomes = table.filter(pc.equal(table["part"], name))["readmitted_within_30_days"]
+        flow.counts[name] = len(outcomes)
+        if pc.count_distinct(outcomes).as_py() < 2:
+            raise _unfit(name, len(outcomes))
+    return _in_shape(table)
+
+
+def _unfit(part: str, discharges: int) -> PermanentError:
+    outcome = "no discharges" if discharges == 0 else f"{discharges} discharges, all with the same outcome"
+    return PermanentError(
+        f"the {part} part of the training set has {outcome}",
+        where="readmission_training_set",
+        mend="Load more discharges, over a period that ends well before the newest record.",
+    )
+
+
+def _hashed_share(identifiers: pa.ChunkedArray) -> npt.NDArray[np.float64]:
+    """A number in [0, 1) per identifier that depends on nothing else."""
+    encoded = _joined(identifiers).dictionary_encode()
+    digests = [hashlib.sha256(text.encode()).digest() for text in encoded.dictionary.to_pylist()]
+    shares = np.array([int.from_bytes(digest[:8], "big") / 2**64 for digest in digests])
+    return shares[_integers(encoded.indices)]
+
+
+def _in_shape(table: pa.Table) -> pa.Table:
+    """The columns of `readmission_training_set`, the features in their strict types."""
+    strict = {Whole: pa.int64(), Flag: pa.bool_()}
+    columns = {
+        name: table[name]
+        for name in ("encounter_id", "patient_id", "discharged_at", "part", "readmitted_within_30_days")
+    }
+    for feature in READMISSION.features:
+        columns[feature.name] = table[feature.name].cast(strict.get(type(feature), pa.string()))
+    columns["contract_hash"] = pa.repeat(pa.scalar(READMISSION.hash), len(table))
+    return pa.table(columns)
+
+
+def _joined(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _mask(column: pa.ChunkedArray | pa.Array) -> Mask:
+    """Booleans as a NumPy mask; a null is False."""
+    return np.asarray(pc.fill_null(_joined(column), False))
+
+
+def _integers(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.int64]:
+    return np.asarray(pc.fill_null(_joined(column).cast(pa.int64()), 0))
+
+
+def _micros(column: pa.ChunkedArray | pa.Array) -> Micros:
+    """Times as microseconds since 1970 in UTC; a null is 0."""
+    return _integers(_joined(column).cast(pa.timestamp("us", "UTC")))
+
+
+def _days(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.datetime64]:
+    """Days as NumPy days; a null is the first day of 1970."""
+    return _integers(_joined(column).cast(pa.date32()).cast(pa.int32())).astype("M8[D]")
+
+
+def _to_micros(moment: datetime) -> int:
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def _span(duration: timedelta) -> int:
+    return duration // timedelta(microseconds=1)
+
+
+def _shared_codes(left: pa.ChunkedArray, right: pa.ChunkedArray) -> tuple[Positions, Positions]:
+    """Integers per text, equal exactly where the texts are equal in either column; null is -1."""
+    codes = _codes(pa.concat_arrays([_joined(left).cast(pa.string()), _joined(right).cast(pa.string())]))
+    return codes[: len(left)], codes[len(left) :]
+
+
+def _codes(texts: pa.Array) -> Positions:
+    """Integers from 0 per text, equal exactly where the texts are equal; null is -1."""
+    return np.asarray(pc.fill_null(texts.dictionary_encode().indices, _NOWHERE)).astype(np.int64)
+
+
+def _positions(texts: pa.ChunkedArray, among: pa.ChunkedArray) -> Positions:
+    """Where each text stands in another column, or -1."""
+    found = pc.index_in(_joined(texts).cast(pa.string()), value_set=_joined(among).cast(pa.string()))
+    return np.asarray(pc.fill_null(found, _NOWHERE)).astype(np.int64)
+
+
+def _at(values: npt.NDArray[np.generic], positions: Positions) -> npt.NDArray[np.int64]:
+    """The values at positions; 0 where the position is -1."""
+    return np.append(values, 0)[positions].astype(np.int64)

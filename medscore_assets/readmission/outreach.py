@@ -1,0 +1,240 @@
+"""The morning outreach list: from one day's discharges to ranked, explained scores.
+
+Belongs here: what is done with every row of a day (superseded, quarantined, excluded, scored), the
+order of the list and the words of its reasons. Does not belong here: reading and writing (`assets.py`),
+probabilities (`scoring.py`), tiers and actions (`policy.py`), who is eligible (`cohort.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from medscore_assets.contracts.contract import Checked, Matrix
+from medscore_assets.contracts.readmission import READMISSION
+from medscore_assets.readmission.cohort import check_context, eligibility
+from medscore_assets.readmission.policy import TIERS, Policy
+from medscore_assets.readmission.scoring import Explained, ReadmissionModel
+from resources.errors import ContractViolation
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The discharges of one list: from `start` until just before `end`, both with a zone."""
+
+    score_date: date
+    start: datetime
+    end: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OutreachList:
+    """One day's result, as tables in the shape of the warehouse's.
+
+    Every row of `discharge_events` in the window is in exactly one of the four counts:
+    superseded, quarantined, excluded, scored.
+    """
+
+    scores: pa.Table
+    exclusions: pa.Table
+    quarantine: pa.Table
+    counts: dict[str, int]
+    exclusion_reasons: dict[str, int]
+    tiers: dict[str, int]
+
+
+class DayNotPublished(ContractViolation):
+    """Too many rows of a day break the contract.
+
+    Carries the quarantine, so that it is not lost, and how often each (field, reason) occurs.
+    """
+
+    def __init__(self, quarantined: int, rows: int, quarantine: pa.Table, window: Window) -> None:
+        self.quarantine = quarantine
+        self.broken_rules = Counter(
+            zip(quarantine["field"].to_pylist(), quarantine["reason"].to_pylist(), strict=True)
+        )
+        worst = ", ".join(f"{f} {r} x{n}" for (f, r), n in self.broken_rules.most_common(5))
+        super().__init__(
+            f"{quarantined} of {rows} discharges break the contract, so nothing was published: {worst}",
+            where=f"discharge_events from {window.start:%Y-%m-%d %H:%M} to {window.end:%Y-%m-%d %H:%M}",
+            mend="See the table encounter_quarantine, correct the feed, and materialize the day again.",
+        )
+
+
+def build_list(
+    events: pa.Table,
+    admissions: pa.Table,
+    *,
+    window: Window,
+    model: ReadmissionModel,
+    model_version: int,
+    policy: Policy,
+    scored_at: datetime,
+    explain: bool = True,
+) -> OutreachList:
+    """The list of one window.
+
+    `events` holds the window's rows of `discharge_events` with a boolean column `superseded`;
+    `admissions` the admissions of those patients until the window's end. With `explain=False` the
+    reasons are left empty. Raises `DayNotPublished` when the policy's share of bad rows is passed.
+    """
+    current = events.filter(pc.invert(events["superseded"]))
+    context = check_context(current)
+    sound = current.filter(pa.array(context.valid))
+    excluded_for = np.asarray(eligibility(sound, admissions, as_of=window.end))
+    eligible = sound.filter(pa.array(excluded_for == ""))
+    encoded = READMISSION.encode(eligible)
+    quarantine = pa.concat_tables(
+        [_quarantine(current, context, window), _quarantine(eligible, encoded, window)]
+    )
+    quarantined = int((~context.valid).sum() + (~encoded.valid).sum())
+    if policy.quarantine.stops(quarantined, len(current)):
+        raise DayNotPublished(quarantined, len(current), quarantine, window)
+
+    scores, tiers = _scores(
+        eligible.filter(pa.array(encoded.valid)),
+        encoded.matrix[encoded.valid],
+        window=window,
+        model=model,
+        model_version=model_version,
+        policy=policy,
+        scored_at=scored_at,
+        explain=explain,
+    )
+    return OutreachList(
+        scores=scores,
+        exclusions=_exclusions(sound, excluded_for, window),
+        quarantine=quarantine,
+        counts={
+            "events": len(events),
+            "superseded": len(events) - len(current),
+            "quarantined": quarantined,
+            "excluded": int((excluded_for != "").sum()),
+            "scored": len(scores),
+        },
+        exclusion_reasons=dict(Counter(excluded_for[excluded_for != ""].tolist())),
+        tiers=tiers,
+    )
+
+
+def _quarantine(events: pa.Table, checked: Checked, window: Window) -> pa.Table:
+    problems = list(checked.problems())
+    rows = pa.array([p.row for p in problems], pa.int64())
+    return pa.table(
+        {
+            "score_date": pa.repeat(pa.scalar(window.score_date, pa.date32()), len(problems)),
+            "event_id": events["event_id"].take(rows).combine_chunks(),
+            "field": pa.array([p.field for p in problems], pa.string()),
+            "reason": pa.array([p.reason.label for p in problems], pa.string()),
+            "encounter_id": events["encounter_id"].take(rows).combine_chunks(),
+        }
+    )
+
+
+def _exclusions(events: pa.Table, excluded_for: npt.NDArray[Any], window: Window) -> pa.Table:
+    gone = excluded_for != ""
+    return pa.table(
+        {
+            "score_date": pa.repeat(pa.scalar(window.score_date, pa.date32()), int(gone.sum())),
+            "encounter_id": events["encounter_id"].filter(pa.array(gone)).combine_chunks(),
+            "reason": pa.array(excluded_for[gone].tolist(), pa.string()),
+        }
+    )
+
+
+def _scores(
+    eligible: pa.Table,
+    matrix: Matrix,
+    *,
+    window: Window,
+    model: ReadmissionModel,
+    model_version: int,
+    policy: Policy,
+    scored_at: datetime,
+    explain: bool,
+) -> tuple[pa.Table, dict[str, int]]:
+    explained = model.explain(matrix) if explain else None
+    probabilities = model.score(matrix) if explained is None else explained.probabilities
+    factors = top_factors(matrix, explained, policy.top_factors) if explained else [[] for _ in matrix]
+    actions = policy.recommended_actions(probabilities, matrix)
+    tiers = [TIERS[i] for i in policy.tier_indices(probabilities)]
+    order = _ranking(probabilities, eligible)
+    n = len(matrix)
+
+    def same(value: Any, kind: pa.DataType) -> pa.Array:
+        return pa.repeat(pa.scalar(value, kind), n)
+
+    table = pa.table(
+        {
+            "score_date": same(window.score_date, pa.date32()),
+            "encounter_id": eligible["encounter_id"],
+            "patient_id": eligible["patient_id"],
+            "hospital_id": eligible["hospital_id"],
+            "discharged_at": eligible["discharged_at"],
+            "readmission_probability": pa.array(probabilities, pa.float64()),
+            "risk_tier": pa.array(tiers, pa.string()),
+            "top_factors": pa.array([json.dumps(f) for f in factors], pa.string()),
+            "recommended_actions": pa.array([json.dumps(a) for a in actions], pa.string()),
+            "disclaimer": same(policy.disclaimer, pa.string()),
+            "model_name": same(model.name, pa.string()),
+            "model_version": same(model_version, pa.int64()),
+            "policy_version": same(policy.version, pa.string()),
+            "policy_hash": same(policy.hash, pa.string()),
+            "features_sha256": pa.array([features_sha256(row) for row in matrix], pa.string()),
+            "scored_at": same(scored_at, pa.timestamp("us", "UTC")),
+        }
+    ).take(order)
+    ranks = np.arange(1, n + 1)
+    table = table.append_column("rank", pa.array(ranks, pa.int64()))
+    table = table.append_column("within_capacity", pa.array(ranks <= policy.daily_calls, pa.bool_()))
+    return table, dict(Counter(tiers))
+
+
+def _ranking(probabilities: npt.NDArray[np.float64], eligible: pa.Table) -> npt.NDArray[np.intp]:
+    """Highest probability first; ties by the earlier discharge, then by encounter."""
+    discharged = np.asarray(eligible["discharged_at"].cast(pa.int64()))
+    encounter = np.asarray(eligible["encounter_id"].to_pylist(), dtype=str)
+    return np.lexsort((encounter, discharged, -probabilities))
+
+
+def features_sha256(row: Matrix) -> str:
+    """Hash of one encoded row under this contract: equal inputs can be recognised without reading them."""
+    return hashlib.sha256(READMISSION.hash.encode() + row.tobytes()).hexdigest()
+
+
+def top_factors(matrix: Matrix, explained: Explained, count: int) -> list[list[dict[str, Any]]]:
+    """Per row its `count` strongest reasons, strongest first.
+
+    Each is `{feature, value, contribution, direction, text}`; the contribution is in log-odds
+    against the average patient, and all ten with the baseline add up to the logit of the probability.
+    """
+    strongest = np.argsort(-np.abs(explained.contributions), axis=1, kind="stable")[:, :count]
+    return [
+        [_factor(column, codes[column], contributions[column]) for column in columns]
+        for columns, codes, contributions in zip(
+            strongest.tolist(), matrix.tolist(), explained.contributions.tolist(), strict=True
+        )
+    ]
+
+
+def _factor(column: int, code: float, contribution: float) -> dict[str, Any]:
+    feature = READMISSION.features[column]
+    value = feature.decode(code)
+    raises = contribution > 0
+    return {
+        "feature": feature.name,
+        "value": value,
+        "contribution": round(contribution, 6),
+        "direction": "raises" if raises else "lowers",
+        "text": f"{feature.words(value)} ({'raises' if raises else 'lowers'} the risk)",  # type: ignore[arg-type]
+    }

@@ -1,0 +1,101 @@
+"""One morning list from the warehouse to the warehouse, in one transaction.
+
+Belongs here: the order of reads and writes that makes a list atomic, repeatable and safe to race.
+Does not belong here: what a list holds (`outreach.py`) and Dagster (`assets.py`).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from medscore_assets import tables
+from medscore_assets.contracts.readmission import READMISSION
+from medscore_assets.readmission import queries
+from medscore_assets.readmission.outreach import DayNotPublished, OutreachList, Window, build_list
+from medscore_assets.readmission.policy import Policy
+from medscore_assets.readmission.scoring import ReadmissionModel
+from resources.warehouse import Warehouse
+
+
+def publish_list(
+    warehouse: Warehouse,
+    window: Window,
+    model: ReadmissionModel,
+    model_version: int,
+    policy: Policy,
+    *,
+    explain: bool = True,
+) -> OutreachList:
+    """Score one window and replace its list.
+
+    A lock per day is taken before the first read, so that of two runs at once the later one sees what
+    the earlier one wrote. A score whose inputs are unchanged keeps its row and its `scored_at`. Raises
+    `DayNotPublished`, after keeping the quarantine, when the day is too dirty; the old list then stands.
+    """
+    try:
+        with warehouse.transaction() as connection:
+            warehouse.lock(connection, f"{tables.care_management_scores.name}/{window.score_date}")
+            made = build_list(
+                warehouse.read(queries.events_of(window), connection),
+                warehouse.read(queries.admissions_after(window), connection),
+                window=window,
+                model=model,
+                model_version=model_version,
+                policy=policy,
+                scored_at=datetime.now(UTC),
+                explain=explain,
+            )
+            _write(warehouse, connection, made, _header(made, window, model, model_version, policy))
+    except DayNotPublished as error:
+        with warehouse.transaction() as connection:
+            _replace_day(
+                warehouse, connection, tables.encounter_quarantine, error.quarantine, window.score_date
+            )
+        raise
+    return made
+
+
+def _header(
+    made: OutreachList, window: Window, model: ReadmissionModel, model_version: int, policy: Policy
+) -> pa.Table:
+    return pa.Table.from_pylist(
+        [
+            {
+                "score_date": window.score_date,
+                "window_start": window.start,
+                "window_end": window.end,
+                **made.counts,
+                "model_name": model.name,
+                "model_version": model_version,
+                "contract_hash": READMISSION.hash,
+                "policy_version": policy.version,
+                "policy_hash": policy.hash,
+                "published_at": datetime.now(UTC),
+            }
+        ]
+    )
+
+
+def _write(warehouse: Warehouse, connection: sa.Connection, made: OutreachList, header: pa.Table) -> None:
+    day = header["score_date"][0].as_py()
+    _replace_day(warehouse, connection, tables.outreach_lists, header, day)
+    _replace_day(
+        warehouse,
+        connection,
+        tables.care_management_scores,
+        made.scores,
+        day,
+        keep_if_unchanged=("scored_at",),
+    )
+    _replace_day(warehouse, connection, tables.outreach_exclusions, made.exclusions, day)
+    _replace_day(warehouse, connection, tables.encounter_quarantine, made.quarantine, day)
+
+
+def _replace_day(
+    warehouse: Warehouse, connection: sa.Connection, table: sa.Table, rows: pa.Table, day: Any, **options: Any
+) -> None:
+    warehouse.replace(connection, table, rows, table.c.score_date == day, **options)

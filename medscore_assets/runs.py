@@ -1,0 +1,64 @@
+"""Runs Dagster jobs from the command line, in this process, recorded like any other run.
+
+Belongs here: finding the instance, running a job by name, and the one sentence of its failure.
+Does not belong here: what the jobs do, and how progress is drawn (`cli.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+from medscore_assets.settings import PROJECT_ROOT
+from resources.errors import PermanentError
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+
+def instance() -> dg.DagsterInstance:
+    """The instance of `dagster.yaml`: the one that the UI, the daemon and every run share."""
+    import dagster as dg
+
+    os.environ.setdefault("DAGSTER_HOME", str(PROJECT_ROOT))
+    return dg.DagsterInstance.get()
+
+
+def execute(job: str, *, partition: str | None = None) -> dg.ExecuteInProcessResult:
+    """Runs a job and returns its result. Raises `PermanentError` with the sentence of the failure."""
+    from medscore_assets.definitions import defs
+
+    quiet: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    logging.getLogger("dagster").setLevel(logging.CRITICAL)
+    with instance() as shared:
+        result = defs.resolve_job_def(job).execute_in_process(
+            instance=shared, partition_key=partition, run_config=quiet, raise_on_error=False
+        )
+        if not result.success:
+            raise _failure(result, job)
+    return result
+
+
+def _failure(result: dg.ExecuteInProcessResult, job: str) -> PermanentError:
+    for event in result.all_events:
+        if event.is_step_failure:
+            data = event.step_failure_data
+            if data.user_failure_data and data.user_failure_data.metadata.get("what"):
+                metadata = data.user_failure_data.metadata
+                return PermanentError(
+                    str(metadata["what"].value),
+                    where=str(metadata["where"].value),
+                    mend=str(metadata["mend"].value),
+                )
+            where = f"{job}, step {event.step_key}, run {result.run_id}"
+            what = data.user_failure_data.description if data.user_failure_data else None
+            cause = data.error.cause if data.error and data.error.cause else data.error
+            return PermanentError(
+                (what or (cause.message.strip() if cause else "the step failed")).rstrip("."),
+                where=where,
+                mend="See the run in Dagster's UI (make up).",
+            )
+    return PermanentError(
+        "the run failed", where=f"{job}, run {result.run_id}", mend="See the run in Dagster's UI."
+    )

@@ -1,0 +1,190 @@
+"""`medscore up`, really started: everything answers, and nothing is left when it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from medscore_assets.processes import run_all
+from medscore_assets.settings import Settings
+from resources.errors import PermanentError
+
+MEDSCORE = Path(sys.executable).parent / "medscore"
+
+
+FAMILY = """
+import os, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+print("started", os.getpid(), flush=True)
+time.sleep(300)
+"""
+"""A service with a child of its own, as servers with workers are."""
+
+RUN = """
+import sys
+from pathlib import Path
+from medscore_assets.processes import run_all
+from medscore_assets.settings import Settings
+sys.exit(run_all(Settings(), Path(sys.argv[1])))
+"""
+
+
+class Up:
+    """A running `medscore up` with an embedded server of its own, on free ports."""
+
+    def __init__(self, home: Path, *command: object) -> None:
+        self.home = home
+        self.ports = [free_port(), free_port()]
+        environment = {
+            **os.environ,
+            "MEDSCORE_HOME": str(home),
+            "MEDSCORE_DAGSTER_PORT": str(self.ports[0]),
+            "MEDSCORE_MLFLOW_PORT": str(self.ports[1]),
+        }
+        self.process = subprocess.Popen(
+            [str(word) for word in command],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.lines: list[str] = []
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line)
+
+    @property
+    def said(self) -> str:
+        return "".join(self.lines)
+
+    def family(self) -> set[psutil.Process]:
+        """Every process that knows this home: services, code servers, database."""
+        found = set()
+        for process in psutil.process_iter():
+            try:
+                ours = process.environ().get("MEDSCORE_HOME") == str(self.home)
+                if process.status() != psutil.STATUS_ZOMBIE and (ours or str(self.home) in process.cwd()):
+                    found.add(process)
+            except (psutil.Error, OSError):
+                continue
+        return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def eventually(holds: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if holds():
+            return True
+        time.sleep(0.2)
+    return holds()
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Up]]:
+    """Starts a command under a home of its own; whatever a failed test leaves is killed."""
+    started: list[Up] = []
+    with tempfile.TemporaryDirectory(prefix="medscore-tests-", ignore_cleanup_errors=True) as folder:
+
+        def run(*command: object) -> Up:
+            started.append(Up(Path(folder), *command))
+            return started[-1]
+
+        yield run
+        for up in started:
+            for process in up.family():
+                process.kill()
+            up.process.wait(30)
+
+
+@pytest.mark.slow
+def test_everything_answers_and_ctrl_c_leaves_nothing(start: Callable[..., Up]) -> None:
+    up = start(MEDSCORE, "up")
+    assert eventually(lambda: "MedScore is up" in up.said, 240), up.said
+    dagster, mlflow = (f"http://127.0.0.1:{port}" for port in up.ports)
+    assert dagster in up.said
+    assert mlflow in up.said
+    assert answers(f"{dagster}/server_info")
+    assert answers(f"{mlflow}/health")
+    assert "does not answer yet" not in up.said
+    assert any(process.name() == "postgres" for process in up.family())
+
+    up.process.send_signal(signal.SIGINT)
+    assert up.process.wait(60) == 0
+    assert eventually(lambda: not up.family(), 10), up.family()
+    assert "PostgreSQL is stopped too" in up.said
+    assert (
+        (up.home / "postgres" / "data" / "log").read_text().rstrip().endswith("database system is shut down")
+    )
+
+
+@pytest.fixture
+def family(start: Callable[..., Up], tmp_path: Path) -> Up:
+    """Two services with children of their own, under the same parent as the real ones."""
+    (tmp_path / "service.py").write_text(FAMILY)
+    (tmp_path / "Procfile").write_text(
+        "".join(f"{n}: exec python {tmp_path}/service.py\n" for n in ("one", "two"))
+    )
+    up = start(sys.executable, "-c", RUN, tmp_path / "Procfile")
+    assert eventually(lambda: up.said.count("| started") == 2, 60), up.said
+    return up
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_every_way_to_stop_ends_children_of_children_too(family: Up, stop: signal.Signals) -> None:
+    assert len(family.family()) > 4
+    family.process.send_signal(stop)
+    assert family.process.wait(60) == 0
+    assert eventually(lambda: not family.family(), 10), family.family()
+
+
+@pytest.mark.faults
+def test_a_service_that_is_killed_is_named_and_takes_the_others_with_it(family: Up) -> None:
+    line = next(
+        line for line in family.lines if "| started" in line and line.split("|")[0].split()[-1] == "two"
+    )
+    os.kill(int(line.split()[-1]), signal.SIGKILL)
+    assert family.process.wait(60) == 1
+    assert eventually(lambda: not family.family(), 10), family.family()
+    assert "two ended on its own" in family.said
+    assert "one ended on its own" not in family.said
+
+
+def test_a_taken_port_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(PermanentError, match=f"127.0.0.1:{port}.*MEDSCORE_MLFLOW_PORT"):
+            run_all(Settings(home=tmp_path, dagster_port=free_port(), mlflow_port=port))
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,78 @@
+"""Fixtures of the readmission family: demo records, a trained model, registries with and without it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from medscore_assets.contracts.readmission import READMISSION
+from medscore_assets.database import create_database
+from medscore_assets.demo.discharges import DemoData, DemoPlan, generate
+from medscore_assets.readmission.cohort import training_cohort
+from medscore_assets.readmission.policy import load_policy
+from medscore_assets.readmission.scoring import MODEL, ReadmissionModel
+from medscore_assets.readmission.training import Trained, train
+from resources.registry import CHAMPION, ModelRegistry
+from tests.conftest import address_of, copied_database
+
+NO_OUTCOMES = pa.table(
+    {
+        "encounter_id": pa.array([], pa.string()),
+        "readmitted_within_30_days": pa.array([], pa.bool_()),
+        "source": pa.array([], pa.string()),
+        "recorded_at": pa.array([], pa.timestamp("us", "UTC")),
+    }
+)
+
+
+@pytest.fixture(scope="session")
+def demo_year() -> DemoData:
+    """A small hospital's year: enough to train on in seconds."""
+    plan = DemoPlan(first_day=date(2025, 1, 1), last_day=date(2025, 12, 31), discharges_per_day=60, seed=7)
+    return generate(plan)
+
+
+@pytest.fixture(scope="session")
+def trained(demo_year: DemoData) -> Trained:
+    """A model of that year, trained once."""
+    as_of = datetime(2026, 3, 1, tzinfo=UTC)
+    cohort = training_cohort(demo_year.events, demo_year.admissions, NO_OUTCOMES, as_of=as_of)
+    return train(cohort.table, READMISSION, policy_hash=load_policy().hash)
+
+
+@pytest.fixture(scope="session")
+def model(trained: Trained) -> ReadmissionModel:
+    """The model of `trained`, as the scorer takes it."""
+    return trained.model
+
+
+@pytest.fixture(scope="session")
+def empty_store(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of a database with MLflow's tables and no model, to be copied."""
+    url = address_of(postgres, "empty_store")
+    create_database(url)
+    folder = tmp_path_factory.mktemp("empty-store")
+    ModelRegistry(url, artifacts=folder.as_uri(), cache=folder).prepare()
+    return "empty_store"
+
+
+@pytest.fixture
+def empty_registry(postgres: str, empty_store: str, tmp_path: Path) -> Iterator[ModelRegistry]:
+    """A registry of its own without a model."""
+    with copied_database(postgres, empty_store) as url:
+        yield ModelRegistry(url, artifacts=(tmp_path / "artifacts").as_uri(), cache=tmp_path / "cache")
+
+
+@pytest.fixture(scope="session")
+def champion(
+    registry: ModelRegistry, model: ReadmissionModel, tmp_path_factory: pytest.TempPathFactory
+) -> ModelRegistry:
+    """The session's registry with that model as champion."""
+    folder = tmp_path_factory.mktemp("champion")
+    model.save(folder)
+    registry.set_alias(MODEL, registry.register(MODEL, folder), CHAMPION)
+    return registry
