@@ -163,12 +163,19 @@ class Warehouse:
         part at the same time need `lock` first. Raises `PermanentError`, before anything is committed,
         if `rows` holds a key twice or a row that is not under `where`.
         """
-        staging, create, drop = _staging(table, tuple(rows.column_names))
-        connection.exec_driver_sql(create)
-        self.append(connection, staging, rows)
-        written = _write_differences(connection, table, staging, where, keep_if_unchanged)
-        connection.exec_driver_sql(drop)
-        found = connection.scalar(sa.select(sa.func.count()).select_from(table).where(where))
+        part = sa.select(sa.func.count()).select_from(table).where(where)
+        before = connection.scalar(part)
+        if not before:
+            written = self.append(connection, table, rows) if rows.num_rows else 0
+        elif not rows.num_rows:
+            written = connection.execute(sa.delete(table).where(where)).rowcount
+        else:
+            staging, create, drop = _staging(table, tuple(rows.column_names))
+            connection.exec_driver_sql(create)
+            self.append(connection, staging, rows)
+            written = _write_differences(connection, table, staging, where, keep_if_unchanged)
+            connection.exec_driver_sql(drop)
+        found = connection.scalar(part) if before or rows.num_rows else 0
         if found != rows.num_rows:
             raise PermanentError(
                 f"{rows.num_rows} rows were given for a part of the table that then holds {found}",

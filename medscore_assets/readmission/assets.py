@@ -4,6 +4,7 @@ Belongs here: read through a resource, call one pure function, write through a r
 Does not belong here: any rule, any formula, any SQL (`queries.py`).
 """
 
+import os
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -173,7 +174,7 @@ def care_management_scores(
     with failures():
         policy = load_policy(policy_file)
         stored = registry.champion(MODEL)
-        model = ReadmissionModel.load(stored.directory, READMISSION)
+        model = ReadmissionModel.load(stored.directory, READMISSION, threads=os.cpu_count() or 1)
     published: dict[str, dict[str, Any]] = {}
     refused: dict[str, DayNotPublished] = {}
     for day in context.partition_keys:

@@ -7,6 +7,7 @@ probabilities (`scoring.py`), tiers and actions (`policy.py`), who is eligible (
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections import Counter
@@ -184,13 +185,13 @@ def _scores(
             "readmission_probability": pa.array(probabilities, pa.float64()),
             "risk_tier": pa.array(tiers, pa.string()),
             "top_factors": pa.array([json.dumps(f) for f in factors], pa.string()),
-            "recommended_actions": pa.array([json.dumps(a) for a in actions], pa.string()),
+            "recommended_actions": pa.array([_actions_json(tuple(a)) for a in actions], pa.string()),
             "disclaimer": same(policy.disclaimer, pa.string()),
             "model_name": same(model.name, pa.string()),
             "model_version": same(model_version, pa.int64()),
             "policy_version": same(policy.version, pa.string()),
             "policy_hash": same(policy.hash, pa.string()),
-            "features_sha256": pa.array([features_sha256(row) for row in matrix], pa.string()),
+            "features_sha256": pa.array(features_sha256(matrix), pa.string()),
             "scored_at": same(scored_at, pa.timestamp("us", "UTC")),
         }
     ).take(order)
@@ -207,9 +208,21 @@ def _ranking(probabilities: npt.NDArray[np.float64], eligible: pa.Table) -> npt.
     return np.lexsort((encounter, discharged, -probabilities))
 
 
-def features_sha256(row: Matrix) -> str:
-    """Hash of one encoded row under this contract: equal inputs can be recognised without reading them."""
-    return hashlib.sha256(READMISSION.hash.encode() + row.tobytes()).hexdigest()
+def features_sha256(matrix: Matrix) -> list[str]:
+    """Per encoded row its hash under this contract: equal inputs are recognised without reading them."""
+    under_contract = hashlib.sha256(READMISSION.hash.encode())
+    hashes = []
+    for row in np.ascontiguousarray(matrix):
+        of_row = under_contract.copy()
+        of_row.update(row)
+        hashes.append(of_row.hexdigest())
+    return hashes
+
+
+@functools.lru_cache(maxsize=1024)
+def _actions_json(actions: tuple[str, ...]) -> str:
+    """A list of actions as JSON; a day has a dozen different ones."""
+    return json.dumps(actions)
 
 
 def top_factors(matrix: Matrix, explained: Explained, count: int) -> list[list[dict[str, Any]]]:
@@ -228,13 +241,21 @@ def top_factors(matrix: Matrix, explained: Explained, count: int) -> list[list[d
 
 
 def _factor(column: int, code: float, contribution: float) -> dict[str, Any]:
-    feature = READMISSION.features[column]
-    value = feature.decode(code)
     raises = contribution > 0
+    value, text = _reason(column, code, raises)
     return {
-        "feature": feature.name,
+        "feature": READMISSION.feature_names[column],
         "value": value,
         "contribution": round(contribution, 6),
         "direction": "raises" if raises else "lowers",
-        "text": f"{feature.words(value)} ({'raises' if raises else 'lowers'} the risk)",  # type: ignore[arg-type]
+        "text": text,
     }
+
+
+@functools.lru_cache(maxsize=4096)
+def _reason(column: int, code: float, raises: bool) -> tuple[int | str | bool, str]:
+    """The value that a code stands for, and the sentence about it."""
+    feature = READMISSION.features[column]
+    value = feature.decode(code)
+    words = feature.words(value)  # type: ignore[arg-type]
+    return value, f"{words} ({'raises' if raises else 'lowers'} the risk)"

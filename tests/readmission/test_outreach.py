@@ -225,7 +225,7 @@ def test_an_exact_repeat_is_superseded_and_a_correction_counts(warehouse: Wareho
     alone = READMISSION.encode_row(corrected)
     from medscore_assets.readmission.outreach import features_sha256
 
-    assert score["features_sha256"] == features_sha256(alone[0])
+    assert score["features_sha256"] == features_sha256(alone)[0]
 
 
 def test_the_newest_row_counts_even_if_it_is_the_broken_one(warehouse: Warehouse, publish: Any) -> None:
