@@ -68,7 +68,7 @@ def readmission_training_set(
 
     The data decide up to when labels are mature: the newest row of the sources is "now".
     """
-    from medscore_assets.contracts.schemas import pandera_schema
+    from medscore_assets.contracts.schemas import require_frame
     from medscore_assets.readmission.cohort import training_cohort
 
     with failures(), warehouse.transaction() as connection:
@@ -76,9 +76,8 @@ def readmission_training_set(
         admissions = warehouse.read(sa.select(tables.inpatient_admissions), connection)
         outcomes = warehouse.read(sa.select(tables.readmission_outcomes), connection)
         cohort = training_cohort(events, admissions, outcomes, as_of=_newest(events, admissions, outcomes))
-        pandera_schema(READMISSION).validate(
-            cohort.table.select(list(READMISSION.feature_names)).to_pandas(), lazy=True
-        )
+        features = cohort.table.select(list(READMISSION.feature_names)).to_pandas()
+        require_frame(READMISSION, features, where=tables.readmission_training_set.name)
         warehouse.replace(connection, tables.readmission_training_set, cohort.table, sa.true())
     context.log.info("training set: %s", cohort.flow)
     return dg.MaterializeResult(metadata={"dagster/row_count": len(cohort.table), **cohort.flow})
