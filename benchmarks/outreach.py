@@ -2,7 +2,10 @@
 
     python -m benchmarks.outreach [--json PATH] [--rounds N]
 
-Both run in this process on one embedded PostgreSQL and one booster, in turn. Ours does what the
+Both run in this process on one embedded PostgreSQL and one booster, in turn. Before the measured day
+the warehouse holds a year of as many discharges a day, with all admissions, vacuumed and analyzed;
+the script finds its rows there by reading the whole table, because no index fits its condition. What the
+warm-up leaves in memory is frozen, so that Python's collector visits it on neither side. Ours does what the
 daily run does: asks the registry for the champion, checks its files, loads it, reads the window,
 validates, decides who is eligible, scores, ranks, explains, and replaces the list in one transaction.
 The document's script loads its joblib file, reads, encodes, predicts and appends; it explains nothing.
@@ -11,15 +14,18 @@ Imports are outside of the measure on both sides, and so is Dagster.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import tempfile
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
+from zoneinfo import ZoneInfo
 
 import joblib
 import pyarrow as pa
+import pyarrow.compute as pc
 import sqlalchemy as sa
 import typer
 
@@ -28,7 +34,7 @@ from benchmarks.harness import Report, paired, ratio, summary
 from medscore_assets.contracts.readmission import READMISSION
 from medscore_assets.database import prepare
 from medscore_assets.definitions import default_resources
-from medscore_assets.demo.discharges import DemoPlan, discharges_between, generate
+from medscore_assets.demo.discharges import DemoData, DemoPlan, discharges_between, generate
 from medscore_assets.loading import Records, load
 from medscore_assets.readmission.cohort import training_cohort
 from medscore_assets.readmission.outreach import Window
@@ -38,6 +44,7 @@ from medscore_assets.readmission.scoring import MODEL, MODEL_FILE, ReadmissionMo
 from medscore_assets.readmission.training import train
 from medscore_assets.settings import Settings
 from resources.registry import CHAMPION, ModelRegistry
+from resources.warehouse import Warehouse
 
 DISCHARGES = 800
 TIMES_FASTER = 5.0
@@ -66,27 +73,32 @@ def _measure(settings: Settings, rounds: int) -> Report:
     now = datetime.now(UTC)
     opened = now - timedelta(hours=23)
     day = discharges_between(DISCHARGES, opened, now, timezone=settings.timezone)
-    load(warehouse, Records("demo", day.events, day.admissions), replace=False)
+    _load(warehouse, _year_before(opened, settings.timezone), day)
     joblib_file = _joblib_model(registry, settings.home / "readmission_model.joblib")
     with warehouse.transaction() as connection:
         connection.execute(sa.text("CREATE SCHEMA document"))
 
     # Every run publishes the list of a new day, as mornings do; the script appends to one table.
+    cores = os.cpu_count() or 1
     days = (date(2030, 1, 1) + timedelta(days=n) for n in itertools.count())
 
     def ours(explain: bool) -> None:
         window = Window(next(days), opened, now)
         stored = registry.champion(MODEL)
-        model = ReadmissionModel.load(stored.directory, READMISSION, threads=os.cpu_count() or 1)
+        # A second thread pays for SHAP only.
+        model = ReadmissionModel.load(stored.directory, READMISSION, threads=cores if explain else 1)
         made = publish_list(warehouse, window, model, stored.version, policy, explain=explain)
         assert made.counts["scored"] == DISCHARGES, made.counts
 
     def document() -> None:
         assert len(score_discharges(databases.warehouse, joblib_file, "document")) == DISCHARGES
 
-    timings = paired(
-        {"document": document, "ours": lambda: ours(False), "ours_with_shap": lambda: ours(True)}, rounds
-    )
+    contenders = {"document": document, "ours": lambda: ours(False), "ours_with_shap": lambda: ours(True)}
+    for run in contenders.values():
+        run()
+    gc.collect()
+    gc.freeze()
+    timings = paired(contenders, rounds)
     report.figures = {name: summary(runs) for name, runs in timings.items()}
     report.at_least(
         "document / ours, without SHAP", ratio(timings["document"], timings["ours"]), TIMES_FASTER, "times"
@@ -98,6 +110,36 @@ def _measure(settings: Settings, rounds: int) -> Report:
         "times",
     )
     return report
+
+
+def _year_before(opened: datetime, timezone: str) -> DemoData:
+    """365 days of `DISCHARGES` a day on average, all told before the measured window opens."""
+    last = opened.astimezone(ZoneInfo(timezone)).date() - timedelta(days=1)
+    return generate(
+        DemoPlan(
+            first_day=last - timedelta(days=364),
+            last_day=last,
+            timezone=timezone,
+            discharges_per_day=DISCHARGES,
+        )
+    )
+
+
+def _load(warehouse: Warehouse, year: DemoData, day: DemoData) -> None:
+    events, admissions = (
+        pa.concat_tables([old, _renamed(new)])
+        for old, new in ((year.events, day.events), (year.admissions, day.admissions))
+    )
+    load(warehouse, Records("demo", events, admissions), replace=False)
+    with warehouse.engine.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT").execute(sa.text("VACUUM ANALYZE"))
+
+
+def _renamed(rows: pa.Table) -> pa.Table:
+    """The rows with encounter ids of their own: two generated data sets count from 1."""
+    position = rows.schema.get_field_index("encounter_id")
+    ids = pc.binary_join_element_wise("MEASURED", rows["encounter_id"], "-")
+    return rows.set_column(position, "encounter_id", ids)
 
 
 def _register_demo_model(registry: ModelRegistry, policy_hash: str, folder: Path) -> None:

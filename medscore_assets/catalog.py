@@ -15,7 +15,8 @@ READMISSION_GROUP = "readmission"
 
 def table_schema(table: sa.Table) -> dg.TableSchema:
     """Dagster's column schema of a warehouse table, with its keys and check constraints."""
-    unique = {c.name for u in table.constraints if isinstance(u, sa.UniqueConstraint) for c in u.columns}
+    keys = (c for c in table.constraints if isinstance(c, sa.UniqueConstraint | sa.PrimaryKeyConstraint))
+    unique = {columns[0].name for key in keys if len(columns := list(key.columns)) == 1}
     checks = {
         str(c.name).removeprefix(f"ck_{table.name}_"): str(c.sqltext)
         for c in table.constraints
@@ -29,7 +30,7 @@ def table_schema(table: sa.Table) -> dg.TableSchema:
                 description=column.comment,
                 constraints=dg.TableColumnConstraints(
                     nullable=bool(column.nullable),
-                    unique=column.name in unique or [column] == list(table.primary_key.columns),
+                    unique=column.name in unique,
                     other=[checks[column.name]] if column.name in checks else [],
                 ),
             )

@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from medscore_assets.settings import Settings
+from medscore_assets.settings import Settings, without_password
 from resources.errors import MedscoreError, PermanentError
 
 if TYPE_CHECKING:
-    from resources.registry import ModelRegistry
+    from resources.registry import ModelRegistry, RegisteredVersion
     from resources.warehouse import Warehouse
 
 app = typer.Typer(
@@ -228,25 +229,27 @@ def _show_list(settings: Settings, day: date | None, top: int, as_json: bool) ->
         caption=shown.patients[0]["disclaimer"] if shown.patients else "Nobody to call.",
         show_lines=True,
     )
-    for heading in ("#", "encounter", "patient", "30-day risk", "tier", "why", "what to do"):
-        table.add_column(heading)
+    table.add_column("#", justify="right")
+    table.add_column("encounter\npatient", no_wrap=True)
+    table.add_column("30-day risk", no_wrap=True)
+    table.add_column("why, and → what to do")
     for p in shown.patients:
         table.add_row(
             str(p["rank"]),
-            p["encounter_id"],
-            p["patient_id"],
-            policy.percent(p["readmission_probability"]),
-            p["risk_tier"].replace("_", " "),
-            "\n".join(factor["text"] for factor in p["top_factors"]),
-            "\n".join(p["recommended_actions"]),
+            f"{p['encounter_id']}\n{p['patient_id']}",
+            f"{policy.percent(p['readmission_probability'])}\n{p['risk_tier'].replace('_', ' ')}",
+            "\n".join([f["text"] for f in p["top_factors"]] + [f"→ {a}" for a in p["recommended_actions"]]),
         )
     console.print(table)
     h = shown.header
     console.print(
         f"{h['scored']} scored, {h['excluded']} not eligible, {h['quarantined']} in quarantine, "
-        f"{h['superseded']} superseded of {h['events']} events · {h['model_name']} version "
-        f"{h['model_version']} · policy {h['policy_version']} · table care_management_scores"
+        f"{h['superseded']} superseded of {h['events']} events. {h['model_name'].capitalize()} model "
+        f"version {h['model_version']}, policy {h['policy_version']}.",
+        highlight=False,
     )
+    address = without_password(settings.databases().warehouse)
+    console.print(f"Table care_management_scores, score_date {h['score_date']}, in {address}", soft_wrap=True)
 
 
 @models.command("list")
@@ -316,13 +319,20 @@ def _print(document: dict[str, Any], as_json: bool) -> None:
         console.print_json(data=document, default=str)
 
 
-def _print_models(versions: list[Any], as_json: bool) -> None:
+def _print_models(versions: list[RegisteredVersion], as_json: bool) -> None:
     if as_json:
         print(json.dumps([v.as_dict() for v in versions], default=str))
         return
-    table = Table("model", "version", "alias", "created", "contract", "AUROC", "slope", "Brier")
+    table = Table("model", "alias", "created (UTC)", "contract", "AUROC", "slope", "Brier", box=SIMPLE_HEAD)
     for v in versions:
-        table.add_row(*v.row())
+        measures = (v.metrics.get(name) for name in ("auroc", "calibration_slope", "brier"))
+        table.add_row(
+            f"{v.name} {v.version}",
+            ", ".join(v.aliases),
+            f"{v.created_at:%Y-%m-%d %H:%M}",
+            v.tags.get("contract_hash", "")[:12],
+            *("" if value is None else f"{value:.3f}" for value in measures),
+        )
     console.print(table)
 
 

@@ -6,7 +6,7 @@ Does not belong here: when something runs (`schedules/`, `sensors/`).
 
 import functools
 import warnings
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
@@ -18,6 +18,10 @@ warnings.filterwarnings("ignore", message=".*`backfill_policy`.*", category=dg.B
 
 MORNING_HOUR = 6
 """The list of a morning is made at this hour, local time."""
+
+
+READY_BY_HOUR = 7
+"""The team opens the list at this hour, local time."""
 
 
 @functools.cache
@@ -48,3 +52,12 @@ def latest_morning() -> str:
     """The key of the last window that has closed by now."""
     current = mornings().get_last_partition_key()
     return current or closed_morning(datetime.now(UTC))
+
+
+def ready_by_seven() -> dg.FreshnessPolicy:
+    """The list of the morning is there when the team begins: stale from 07:00 on if it is not."""
+    return dg.FreshnessPolicy.cron(
+        deadline_cron=f"0 {READY_BY_HOUR} * * *",
+        lower_bound_delta=timedelta(hours=READY_BY_HOUR - MORNING_HOUR),
+        timezone=Settings().timezone,
+    )

@@ -7,6 +7,8 @@ and the creation of tables: Alembic does that (`migrations/`), and a test compar
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -27,6 +29,24 @@ metadata = sa.MetaData(
 )
 
 TIMESTAMP = sa.DateTime(timezone=True)
+SAYS = {
+    "encounter_id": READMISSION.fields["encounter_id"].description,
+    "patient_id": READMISSION.fields["patient_id"].description,
+    "hospital_id": READMISSION.fields["hospital_id"].description,
+    "discharged_at": READMISSION.fields["discharged_at"].description,
+    "score_date": "The day on which the window of the list opens, at 06:00.",
+    "event_id": "Counts the rows in the order of their arrival.",
+    "ingested_at": "When the row arrived.",
+    "contract_hash": "The contract under which this was made.",
+    "model_name": "The model's name in the registry.",
+    "model_version": "The model's version in the registry.",
+    "policy_version": "The version that the policy gives itself.",
+    "policy_hash": "The hash of the policy's rules.",
+    "disclaimer": "The policy's disclaimer, word for word.",
+    "field": "The field whose rule was broken.",
+    "reason": "Why, in one word.",
+}
+"""What columns mean whose name means the same wherever it stands."""
 PROBABILITY = sa.Double()
 
 
@@ -76,10 +96,15 @@ def _probability_check(column: str) -> sa.CheckConstraint:
     return sa.CheckConstraint(f"{column} BETWEEN 0 AND 1", name=column)
 
 
+def _column(name: str, *arguments: Any, **options: Any) -> sa.Column[Any]:
+    """A column whose comment follows from its name."""
+    return sa.Column(name, *arguments, comment=SAYS[name], **options)
+
+
 discharge_events = sa.Table(
     "discharge_events",
     metadata,
-    sa.Column("event_id", sa.BigInteger, sa.Identity(always=False), primary_key=True),
+    _column("event_id", sa.BigInteger, sa.Identity(always=False), primary_key=True),
     sa.Column("source", sa.Text, nullable=False, comment="The feed: demo, uci-diabetes, a hospital's name."),
     *landing_columns(READMISSION),
     sa.Column(
@@ -101,14 +126,12 @@ sa.Index("ix_discharge_events_patient_id", discharge_events.c.patient_id)
 inpatient_admissions = sa.Table(
     "inpatient_admissions",
     metadata,
-    sa.Column(
-        "encounter_id", sa.Text, primary_key=True, comment=READMISSION.fields["encounter_id"].description
-    ),
-    sa.Column("patient_id", sa.Text, nullable=False, comment=READMISSION.fields["patient_id"].description),
+    sa.Column("encounter_id", sa.Text, primary_key=True, comment=SAYS["encounter_id"]),
+    sa.Column("patient_id", sa.Text, nullable=False, comment=SAYS["patient_id"]),
     sa.Column("admitted_at", TIMESTAMP, nullable=False, comment="When the stay began."),
     sa.Column("planned", sa.Boolean, nullable=False, comment="Planned stays are no readmission (CMS)."),
     sa.Column("source", sa.Text, nullable=False, comment="The feed."),
-    sa.Column("ingested_at", TIMESTAMP, nullable=False, server_default=sa.func.now()),
+    _column("ingested_at", TIMESTAMP, nullable=False, server_default=sa.func.now()),
     sa.Index("ix_inpatient_admissions_patient_id_admitted_at", "patient_id", "admitted_at"),
     comment="Every acute inpatient stay that began, also those still open: tells who was readmitted.",
 )
@@ -126,7 +149,7 @@ readmission_outcomes = sa.Table(
 demo_ground_truth = sa.Table(
     "demo_ground_truth",
     metadata,
-    sa.Column("encounter_id", sa.Text, primary_key=True),
+    _column("encounter_id", sa.Text, primary_key=True),
     sa.Column(
         "probability", PROBABILITY, nullable=False, comment="The probability the label was drawn with."
     ),
@@ -137,13 +160,13 @@ demo_ground_truth = sa.Table(
 readmission_training_set = sa.Table(
     "readmission_training_set",
     metadata,
-    sa.Column("encounter_id", sa.Text, primary_key=True),
-    sa.Column("patient_id", sa.Text, nullable=False),
-    sa.Column("discharged_at", TIMESTAMP, nullable=False),
+    _column("encounter_id", sa.Text, primary_key=True),
+    _column("patient_id", sa.Text, nullable=False),
+    _column("discharged_at", TIMESTAMP, nullable=False),
     sa.Column("part", sa.Text, nullable=False, comment="Which part of the split; a patient is in one only."),
     sa.Column("readmitted_within_30_days", sa.Boolean, nullable=False, comment="The label."),
     *feature_columns(READMISSION),
-    sa.Column("contract_hash", sa.Text, nullable=False),
+    _column("contract_hash", sa.Text, nullable=False),
     sa.CheckConstraint(_one_of("part", PARTS), name="part"),
     *feature_checks(READMISSION),
     comment="Index discharges with matured labels, as the champion's training run saw them.",
@@ -160,11 +183,11 @@ outreach_lists = sa.Table(
     sa.Column("quarantined", sa.Integer, nullable=False, comment="Rows that break the contract."),
     sa.Column("excluded", sa.Integer, nullable=False, comment="Encounters that are not eligible."),
     sa.Column("scored", sa.Integer, nullable=False, comment="Encounters on the list."),
-    sa.Column("model_name", sa.Text, nullable=False),
-    sa.Column("model_version", sa.Integer, nullable=False),
-    sa.Column("contract_hash", sa.Text, nullable=False),
-    sa.Column("policy_version", sa.Text, nullable=False),
-    sa.Column("policy_hash", sa.Text, nullable=False),
+    _column("model_name", sa.Text, nullable=False),
+    _column("model_version", sa.Integer, nullable=False),
+    _column("contract_hash", sa.Text, nullable=False),
+    _column("policy_version", sa.Text, nullable=False),
+    _column("policy_hash", sa.Text, nullable=False),
     sa.Column("published_at", TIMESTAMP, nullable=False, comment="When the list last changed."),
     sa.CheckConstraint("events = superseded + quarantined + excluded + scored", name="reconciles"),
     sa.CheckConstraint("window_start < window_end", name="window"),
@@ -174,11 +197,11 @@ outreach_lists = sa.Table(
 care_management_scores = sa.Table(
     "care_management_scores",
     metadata,
-    sa.Column("score_date", sa.Date, sa.ForeignKey(outreach_lists.c.score_date), primary_key=True),
-    sa.Column("encounter_id", sa.Text, primary_key=True),
-    sa.Column("patient_id", sa.Text, nullable=False),
-    sa.Column("hospital_id", sa.Text, nullable=False),
-    sa.Column("discharged_at", TIMESTAMP, nullable=False),
+    _column("score_date", sa.Date, sa.ForeignKey(outreach_lists.c.score_date), primary_key=True),
+    _column("encounter_id", sa.Text, primary_key=True),
+    _column("patient_id", sa.Text, nullable=False),
+    _column("hospital_id", sa.Text, nullable=False),
+    _column("discharged_at", TIMESTAMP, nullable=False),
     sa.Column(
         "rank", sa.Integer, nullable=False, comment="1 is called first: probability, then time, then id."
     ),
@@ -194,11 +217,11 @@ care_management_scores = sa.Table(
         comment="[{feature, value, contribution, direction, text}]; contribution in log-odds.",
     ),
     sa.Column("recommended_actions", JSONB, nullable=False, comment="Texts, by the policy."),
-    sa.Column("disclaimer", sa.Text, nullable=False),
-    sa.Column("model_name", sa.Text, nullable=False),
-    sa.Column("model_version", sa.Integer, nullable=False),
-    sa.Column("policy_version", sa.Text, nullable=False),
-    sa.Column("policy_hash", sa.Text, nullable=False),
+    _column("disclaimer", sa.Text, nullable=False),
+    _column("model_name", sa.Text, nullable=False),
+    _column("model_version", sa.Integer, nullable=False),
+    _column("policy_version", sa.Text, nullable=False),
+    _column("policy_hash", sa.Text, nullable=False),
     sa.Column("features_sha256", sa.Text, nullable=False, comment="Hash of the encoded features scored."),
     sa.Column("scored_at", TIMESTAMP, nullable=False, comment="When this score was first computed."),
     sa.UniqueConstraint("score_date", "rank"),
@@ -214,10 +237,10 @@ care_management_scores = sa.Table(
 encounter_quarantine = sa.Table(
     "encounter_quarantine",
     metadata,
-    sa.Column("score_date", sa.Date, primary_key=True),
-    sa.Column("event_id", sa.BigInteger, sa.ForeignKey(discharge_events.c.event_id), primary_key=True),
-    sa.Column("field", sa.Text, primary_key=True),
-    sa.Column("reason", sa.Text, nullable=False),
+    _column("score_date", sa.Date, primary_key=True),
+    _column("event_id", sa.BigInteger, sa.ForeignKey(discharge_events.c.event_id), primary_key=True),
+    _column("field", sa.Text, primary_key=True),
+    _column("reason", sa.Text, nullable=False),
     sa.Column("encounter_id", sa.Text, comment="As sent; may be missing."),
     sa.CheckConstraint(_one_of("reason", tuple(r.label for r in Reason if r)), name="reason"),
     comment="Rows that broke the contract, field by field. The row itself stays in discharge_events.",
@@ -226,9 +249,9 @@ encounter_quarantine = sa.Table(
 outreach_exclusions = sa.Table(
     "outreach_exclusions",
     metadata,
-    sa.Column("score_date", sa.Date, sa.ForeignKey(outreach_lists.c.score_date), primary_key=True),
-    sa.Column("encounter_id", sa.Text, primary_key=True),
-    sa.Column("reason", sa.Text, nullable=False),
+    _column("score_date", sa.Date, sa.ForeignKey(outreach_lists.c.score_date), primary_key=True),
+    _column("encounter_id", sa.Text, primary_key=True),
+    _column("reason", sa.Text, nullable=False),
     sa.CheckConstraint(_one_of("reason", EXCLUSIONS), name="reason"),
     comment="Valid discharges that are not to be called, and why.",
 )

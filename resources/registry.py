@@ -75,18 +75,6 @@ class RegisteredVersion:
         """For JSON."""
         return asdict(self) | {"created_at": self.created_at.isoformat()}
 
-    def row(self) -> tuple[str, ...]:
-        """For people: model, version, aliases, created, contract, AUROC, calibration slope, Brier score."""
-        measures = [self.metrics.get(name) for name in ("auroc", "calibration_slope", "brier")]
-        return (
-            self.name,
-            str(self.version),
-            ", ".join(self.aliases),
-            f"{self.created_at:%Y-%m-%d %H:%M} UTC",
-            self.tags.get("contract_hash", "")[:12],
-            *("" if value is None else f"{value:.3f}" for value in measures),
-        )
-
 
 class ModelRegistry:
     """An MLflow store in PostgreSQL. Opens nothing before it is used; safe to share between threads.

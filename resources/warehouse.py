@@ -163,6 +163,7 @@ class Warehouse:
         part at the same time need `lock` first. Raises `PermanentError`, before anything is committed,
         if `rows` holds a key twice or a row that is not under `where`.
         """
+        _require_key(table, rows.column_names)
         part = sa.select(sa.func.count()).select_from(table).where(where)
         before = connection.scalar(part)
         if not before:
@@ -273,12 +274,7 @@ def _times_as_text(rows: pa.RecordBatch) -> pa.RecordBatch:
     return rows
 
 
-@functools.lru_cache(maxsize=256)
-def _staging(table: sa.Table, names: tuple[str, ...]) -> tuple[sa.Table, str, str]:
-    """A temporary table with those columns of `table`, and the statements that create and drop it.
-
-    Cached, because SQLAlchemy knows its compiled statements again by the identity of their tables.
-    """
+def _require_key(table: sa.Table, names: list[str]) -> None:
     absent = [c.name for c in table.primary_key if c.name not in names]
     unknown = [name for name in names if name not in table.columns]
     if absent or unknown:
@@ -287,6 +283,14 @@ def _staging(table: sa.Table, names: tuple[str, ...]) -> tuple[sa.Table, str, st
             where=", ".join(f"{table.name}.{name}" for name in absent or unknown),
             mend="Give the table's columns, its whole key among them.",
         )
+
+
+@functools.lru_cache(maxsize=256)
+def _staging(table: sa.Table, names: tuple[str, ...]) -> tuple[sa.Table, str, str]:
+    """A temporary table with those columns of `table`, and the statements that create and drop it.
+
+    Cached, because SQLAlchemy knows its compiled statements again by the identity of their tables.
+    """
     staging = sa.Table(
         f"staging_{table.name}",
         sa.MetaData(),

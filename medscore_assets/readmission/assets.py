@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from medscore_assets import catalog, tables
 from medscore_assets.contracts.readmission import READMISSION
 from medscore_assets.failures import failures
-from medscore_assets.partitions import mornings, window
+from medscore_assets.partitions import mornings, ready_by_seven, window
 from medscore_assets.readmission.outreach import DayNotPublished, OutreachList
 from medscore_assets.readmission.policy import Policy, load_policy
 from medscore_assets.readmission.publish import publish_list
@@ -112,7 +112,7 @@ def readmission_model(
     """
     from medscore_assets.contracts.schemas import mlflow_signature
     from medscore_assets.monitoring.promotion import refusals
-    from medscore_assets.readmission.training import train
+    from medscore_assets.readmission.training import LIMITATIONS, train
 
     with failures(), tempfile.TemporaryDirectory() as folder:
         trained = train(
@@ -129,7 +129,11 @@ def readmission_model(
             signature=mlflow_signature(READMISSION),
             params=trained.parameters,
             metrics=trained.metrics,
-            tags={"dagster_run_id": context.run.run_id, REFUSED_TAG: "; ".join(reasons)},
+            tags={
+                "dagster_run_id": context.run.run_id,
+                "limitations": " ".join(LIMITATIONS),
+                REFUSED_TAG: "; ".join(reasons),
+            },
         )
         alias = CHALLENGER if reasons else CHAMPION
         registry.set_alias(MODEL, version, alias)
@@ -143,6 +147,7 @@ def readmission_model(
             "data_fingerprint": manifest.data_fingerprint,
             "trees": manifest.best_iteration + 1,
             "constant_features": list(manifest.constant_features),
+            "limitations": dg.MetadataValue.md("\n".join(f"- {text}" for text in LIMITATIONS)),
             **trained.metrics,
         },
         data_version=dg.DataVersion(manifest.files["model.ubj"]),
@@ -155,6 +160,7 @@ def readmission_model(
     code_version=READMISSION.hash,
     partitions_def=mornings(),
     backfill_policy=dg.BackfillPolicy.single_run(),
+    freshness_policy=ready_by_seven(),
     metadata=catalog.table_metadata(tables.care_management_scores),
     pool="care_management_scores",
     **COMMON,

@@ -166,7 +166,6 @@ def _scores(
 ) -> tuple[pa.Table, dict[str, int]]:
     explained = model.explain(matrix) if explain else None
     probabilities = model.score(matrix) if explained is None else explained.probabilities
-    factors = top_factors(matrix, explained, policy.top_factors) if explained else [[] for _ in matrix]
     actions = policy.recommended_actions(probabilities, matrix)
     tiers = [TIERS[i] for i in policy.tier_indices(probabilities)]
     order = _ranking(probabilities, eligible)
@@ -184,7 +183,11 @@ def _scores(
             "discharged_at": eligible["discharged_at"],
             "readmission_probability": pa.array(probabilities, pa.float64()),
             "risk_tier": pa.array(tiers, pa.string()),
-            "top_factors": pa.array([json.dumps(f) for f in factors], pa.string()),
+            "top_factors": (
+                pa.array(top_factors(matrix, explained, policy.top_factors), pa.string())
+                if explained
+                else same("[]", pa.string())
+            ),
             "recommended_actions": pa.array([_actions_json(tuple(a)) for a in actions], pa.string()),
             "disclaimer": same(policy.disclaimer, pa.string()),
             "model_name": same(model.name, pa.string()),
@@ -225,37 +228,37 @@ def _actions_json(actions: tuple[str, ...]) -> str:
     return json.dumps(actions)
 
 
-def top_factors(matrix: Matrix, explained: Explained, count: int) -> list[list[dict[str, Any]]]:
-    """Per row its `count` strongest reasons, strongest first.
+def top_factors(matrix: Matrix, explained: Explained, count: int) -> list[str]:
+    """Per row its `count` strongest reasons, strongest first, as a JSON array.
 
     Each is `{feature, value, contribution, direction, text}`; the contribution is in log-odds
     against the average patient, and all ten with the baseline add up to the logit of the probability.
     """
     strongest = np.argsort(-np.abs(explained.contributions), axis=1, kind="stable")[:, :count]
+    rows = np.arange(len(matrix))[:, np.newaxis]
     return [
-        [_factor(column, codes[column], contributions[column]) for column in columns]
+        "[" + ", ".join(map(_factor, columns, codes, contributions)) + "]"
         for columns, codes, contributions in zip(
-            strongest.tolist(), matrix.tolist(), explained.contributions.tolist(), strict=True
+            strongest.tolist(),
+            matrix[rows, strongest].tolist(),
+            explained.contributions[rows, strongest].tolist(),
+            strict=True,
         )
     ]
 
 
-def _factor(column: int, code: float, contribution: float) -> dict[str, Any]:
-    raises = contribution > 0
-    value, text = _reason(column, code, raises)
-    return {
-        "feature": READMISSION.feature_names[column],
-        "value": value,
-        "contribution": round(contribution, 6),
-        "direction": "raises" if raises else "lowers",
-        "text": text,
-    }
+def _factor(column: int, code: float, contribution: float) -> str:
+    before, after = _reason(column, code, contribution > 0)
+    return f"{before}{round(contribution, 6)!r}{after}"
 
 
 @functools.lru_cache(maxsize=4096)
-def _reason(column: int, code: float, raises: bool) -> tuple[int | str | bool, str]:
-    """The value that a code stands for, and the sentence about it."""
+def _reason(column: int, code: float, raises: bool) -> tuple[str, str]:
+    """A reason as JSON, up to its contribution and from there on. A day has a few hundred different ones."""
     feature = READMISSION.features[column]
     value = feature.decode(code)
     words = feature.words(value)  # type: ignore[arg-type]
-    return value, f"{words} ({'raises' if raises else 'lowers'} the risk)"
+    direction = "raises" if raises else "lowers"
+    known = {"feature": feature.name, "value": value}
+    stated = {"direction": direction, "text": f"{words} ({direction} the risk)"}
+    return f'{json.dumps(known)[:-1]}, "contribution": ', f", {json.dumps(stated)[1:]}"

@@ -52,6 +52,16 @@ Progress = Callable[[str, int, int], None]
 LOGISTIC_REGRESSION = "logistic_regression"
 LACE_LIKE = "lace_like"
 
+LIMITATIONS = (
+    "has_follow_up_scheduled is an intervention: once coordinators act on the score, patients at high risk "
+    "get more appointments, and a model trained on those records learns a follow-up to be less protective "
+    "or even a risk (treatment paradox). Compare outcomes by whether the list led to a call.",
+    "has_follow_up_scheduled says that an appointment is booked, not that it is within 7 days.",
+    "num_prior_admissions_12m from a live feed and from claims differ by the weeks that claims lag.",
+    "The probability holds for adults discharged alive from acute care to home or post-acute care.",
+)
+"""What every user of the model must know; registered with each version."""
+
 MAX_ROUNDS = {2: 160, 3: 64}
 """Most trees per depth: beyond, SHAP for a morning of 800 patients would cost more than 60 ms."""
 

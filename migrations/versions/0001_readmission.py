@@ -17,7 +17,9 @@ depends_on = None
 def upgrade() -> None:
     op.create_table(
         "demo_ground_truth",
-        sa.Column("encounter_id", sa.Text(), nullable=False),
+        sa.Column(
+            "encounter_id", sa.Text(), nullable=False, comment="The hospital stay, unique over all hospitals."
+        ),
         sa.Column(
             "probability", sa.Double(), nullable=False, comment="The probability the label was drawn with."
         ),
@@ -27,7 +29,13 @@ def upgrade() -> None:
     )
     op.create_table(
         "discharge_events",
-        sa.Column("event_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column(
+            "event_id",
+            sa.BigInteger(),
+            sa.Identity(always=False),
+            nullable=False,
+            comment="Counts the rows in the order of their arrival.",
+        ),
         sa.Column(
             "source", sa.Text(), nullable=False, comment="The feed: demo, uci-diabetes, a hospital's name."
         ),
@@ -125,7 +133,13 @@ def upgrade() -> None:
         sa.Column("admitted_at", sa.DateTime(timezone=True), nullable=False, comment="When the stay began."),
         sa.Column("planned", sa.Boolean(), nullable=False, comment="Planned stays are no readmission (CMS)."),
         sa.Column("source", sa.Text(), nullable=False, comment="The feed."),
-        sa.Column("ingested_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column(
+            "ingested_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+            comment="When the row arrived.",
+        ),
         sa.PrimaryKeyConstraint("encounter_id", name=op.f("pk_inpatient_admissions")),
         comment="Every acute inpatient stay that began, also those still open: tells who was readmitted.",
     )
@@ -155,11 +169,17 @@ def upgrade() -> None:
         sa.Column("quarantined", sa.Integer(), nullable=False, comment="Rows that break the contract."),
         sa.Column("excluded", sa.Integer(), nullable=False, comment="Encounters that are not eligible."),
         sa.Column("scored", sa.Integer(), nullable=False, comment="Encounters on the list."),
-        sa.Column("model_name", sa.Text(), nullable=False),
-        sa.Column("model_version", sa.Integer(), nullable=False),
-        sa.Column("contract_hash", sa.Text(), nullable=False),
-        sa.Column("policy_version", sa.Text(), nullable=False),
-        sa.Column("policy_hash", sa.Text(), nullable=False),
+        sa.Column("model_name", sa.Text(), nullable=False, comment="The model's name in the registry."),
+        sa.Column(
+            "model_version", sa.Integer(), nullable=False, comment="The model's version in the registry."
+        ),
+        sa.Column(
+            "contract_hash", sa.Text(), nullable=False, comment="The contract under which this was made."
+        ),
+        sa.Column(
+            "policy_version", sa.Text(), nullable=False, comment="The version that the policy gives itself."
+        ),
+        sa.Column("policy_hash", sa.Text(), nullable=False, comment="The hash of the policy's rules."),
         sa.Column(
             "published_at", sa.DateTime(timezone=True), nullable=False, comment="When the list last changed."
         ),
@@ -188,9 +208,13 @@ def upgrade() -> None:
     )
     op.create_table(
         "readmission_training_set",
-        sa.Column("encounter_id", sa.Text(), nullable=False),
-        sa.Column("patient_id", sa.Text(), nullable=False),
-        sa.Column("discharged_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column(
+            "encounter_id", sa.Text(), nullable=False, comment="The hospital stay, unique over all hospitals."
+        ),
+        sa.Column("patient_id", sa.Text(), nullable=False, comment="The patient, the same at every stay."),
+        sa.Column(
+            "discharged_at", sa.DateTime(timezone=True), nullable=False, comment="When the stay ended."
+        ),
         sa.Column(
             "part", sa.Text(), nullable=False, comment="Which part of the split; a patient is in one only."
         ),
@@ -231,7 +255,9 @@ def upgrade() -> None:
             nullable=False,
             comment="Whether a follow-up appointment is booked, at whatever date.",
         ),
-        sa.Column("contract_hash", sa.Text(), nullable=False),
+        sa.Column(
+            "contract_hash", sa.Text(), nullable=False, comment="The contract under which this was made."
+        ),
         sa.CheckConstraint(
             "discharge_disposition IN ('home', 'home_with_care', 'skilled_nursing', 'rehab', 'other')",
             name=op.f("ck_readmission_training_set_discharge_disposition"),
@@ -271,11 +297,20 @@ def upgrade() -> None:
     )
     op.create_table(
         "care_management_scores",
-        sa.Column("score_date", sa.Date(), nullable=False),
-        sa.Column("encounter_id", sa.Text(), nullable=False),
-        sa.Column("patient_id", sa.Text(), nullable=False),
-        sa.Column("hospital_id", sa.Text(), nullable=False),
-        sa.Column("discharged_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column(
+            "score_date",
+            sa.Date(),
+            nullable=False,
+            comment="The day on which the window of the list opens, at 06:00.",
+        ),
+        sa.Column(
+            "encounter_id", sa.Text(), nullable=False, comment="The hospital stay, unique over all hospitals."
+        ),
+        sa.Column("patient_id", sa.Text(), nullable=False, comment="The patient, the same at every stay."),
+        sa.Column("hospital_id", sa.Text(), nullable=False, comment="The discharging hospital."),
+        sa.Column(
+            "discharged_at", sa.DateTime(timezone=True), nullable=False, comment="When the stay ended."
+        ),
         sa.Column(
             "rank",
             sa.Integer(),
@@ -298,17 +333,16 @@ def upgrade() -> None:
             nullable=False,
             comment="[{feature, value, contribution, direction, text}]; contribution in log-odds.",
         ),
+        sa.Column("recommended_actions", postgresql.JSONB(), nullable=False, comment="Texts, by the policy."),
+        sa.Column("disclaimer", sa.Text(), nullable=False, comment="The policy's disclaimer, word for word."),
+        sa.Column("model_name", sa.Text(), nullable=False, comment="The model's name in the registry."),
         sa.Column(
-            "recommended_actions",
-            postgresql.JSONB(),
-            nullable=False,
-            comment="Texts, by the policy.",
+            "model_version", sa.Integer(), nullable=False, comment="The model's version in the registry."
         ),
-        sa.Column("disclaimer", sa.Text(), nullable=False),
-        sa.Column("model_name", sa.Text(), nullable=False),
-        sa.Column("model_version", sa.Integer(), nullable=False),
-        sa.Column("policy_version", sa.Text(), nullable=False),
-        sa.Column("policy_hash", sa.Text(), nullable=False),
+        sa.Column(
+            "policy_version", sa.Text(), nullable=False, comment="The version that the policy gives itself."
+        ),
+        sa.Column("policy_hash", sa.Text(), nullable=False, comment="The hash of the policy's rules."),
         sa.Column(
             "features_sha256", sa.Text(), nullable=False, comment="Hash of the encoded features scored."
         ),
@@ -344,10 +378,20 @@ def upgrade() -> None:
     )
     op.create_table(
         "encounter_quarantine",
-        sa.Column("score_date", sa.Date(), nullable=False),
-        sa.Column("event_id", sa.BigInteger(), nullable=False),
-        sa.Column("field", sa.Text(), nullable=False),
-        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column(
+            "score_date",
+            sa.Date(),
+            nullable=False,
+            comment="The day on which the window of the list opens, at 06:00.",
+        ),
+        sa.Column(
+            "event_id",
+            sa.BigInteger(),
+            nullable=False,
+            comment="Counts the rows in the order of their arrival.",
+        ),
+        sa.Column("field", sa.Text(), nullable=False, comment="The field whose rule was broken."),
+        sa.Column("reason", sa.Text(), nullable=False, comment="Why, in one word."),
         sa.Column("encounter_id", sa.Text(), nullable=True, comment="As sent; may be missing."),
         sa.CheckConstraint(
             "reason IN ('missing', 'wrong_type', 'not_finite', 'not_whole', 'below_minimum', 'above_maximum', 'unknown_category', 'empty', 'before_admission')",
@@ -361,9 +405,16 @@ def upgrade() -> None:
     )
     op.create_table(
         "outreach_exclusions",
-        sa.Column("score_date", sa.Date(), nullable=False),
-        sa.Column("encounter_id", sa.Text(), nullable=False),
-        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column(
+            "score_date",
+            sa.Date(),
+            nullable=False,
+            comment="The day on which the window of the list opens, at 06:00.",
+        ),
+        sa.Column(
+            "encounter_id", sa.Text(), nullable=False, comment="The hospital stay, unique over all hospitals."
+        ),
+        sa.Column("reason", sa.Text(), nullable=False, comment="Why, in one word."),
         sa.CheckConstraint(
             "reason IN ('expired', 'hospice', 'transferred', 'left_against_advice', 'status_unknown', 'minor', 'service_line', 'deceased', 'not_covered', 'readmitted')",
             name=op.f("ck_outreach_exclusions_reason"),

@@ -151,6 +151,54 @@ def test_any_text_real_and_time_comes_back_as_it_went(
     assert found.equals(rows)
 
 
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("word", [None, "", " ", "NULL", '""', '"', ",", "\n", "\r\n", "\\.", "\\N", "%s %% {}", None]),
+        ("word", [None]),
+        ("word", [""]),
+        ("real", [None, 0.0, -0.0, float("inf"), -float("inf"), 5e-324, 1.7976931348623157e308, 0.1 + 0.2]),
+        ("flag", [None, True, False]),
+        ("flag", [None]),
+        ("whole", [None, 2**31 - 1, -(2**31)]),
+        ("day", [None, date(1, 1, 1), date(9999, 12, 31)]),
+        ("moment", [None, datetime(2026, 11, 1, 5, 59, 59, 100_000, tzinfo=UTC)]),
+        ("document", [None, "null", '""', "[]", '{"a": "x, \\"y\\"\\n"}']),
+    ],
+)
+def test_a_column_read_alone_keeps_null_empty_and_every_value(
+    store: Warehouse, column: str, values: list[Any]
+) -> None:
+    rows = pa.table({column: pa.array(values, SCHEMA.field(column).type)})
+    add(store, typed, rows)
+    found = store.read(sa.select(typed.c[column]).order_by(typed.c.id))
+    assert found.equals(rows)
+    assert list(map(str, found[column].to_pylist())) == list(map(str, values))
+
+
+def test_a_real_that_is_not_a_number_is_none_of_the_others(store: Warehouse) -> None:
+    add(store, typed, pa.table({"real": pa.array([float("nan"), None, 1.0])}))
+    nan, null, one = store.read(sa.select(typed.c.real).order_by(typed.c.id))["real"].to_pylist()
+    assert nan is not None
+    assert nan != nan
+    assert (null, one) == (None, 1.0)
+
+
+def test_a_text_larger_than_a_block_and_a_name_given_twice(store: Warehouse) -> None:
+    long = 'line "one"\n' * 300_000
+    add(store, typed, pa.table({"word": [long, "short"]}))
+    found = store.read(sa.select(typed.c.word, typed.c.id.label("word")).order_by(typed.c.id))
+    assert [column.to_pylist() for column in found.columns] == [[long, "short"], [1, 2]]
+
+
+@pytest.mark.parametrize("value", ["it's", "100 %", "%(x)s", "a\\b", '"q"', "$1; --", "\n", "ü"])
+def test_a_value_in_a_condition_is_only_a_value(store: Warehouse, value: str) -> None:
+    add(store, typed, pa.table({"word": [value, "other"]}))
+    query = sa.select(typed.c.word, sa.literal(value).label("%")).where(typed.c.word == value)
+    assert store.read(query).to_pylist() == [{"word": value, "%": value}]
+    assert store.read(sa.select(typed.c.word).where(typed.c.word.in_([value]))).num_rows == 1
+
+
 def test_columns_go_by_name_and_absent_ones_get_their_default(store: Warehouse) -> None:
     add(store, typed, pa.table({"word": ["a", "b"], "whole": [2, 1]}))
     (first, second) = store.read(sa.select(typed).order_by(typed.c.id)).to_pylist()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -239,3 +239,11 @@ def test_training_makes_a_set_and_a_champion_from_the_sources(
     assert stored.tags["contract_hash"] == READMISSION.hash
     manifest = json.loads((stored.directory / "manifest.json").read_text())
     assert manifest["data_fingerprint"] == stored.tags["data_fingerprint"]
+    assert "treatment paradox" in stored.tags["limitations"]
+
+
+def test_a_list_that_is_not_there_by_seven_is_stale() -> None:
+    policy = build_defs().resolve_asset_graph().get(dg.AssetKey("care_management_scores")).freshness_policy
+    assert isinstance(policy, dg.FreshnessPolicy)
+    assert (policy.deadline_cron, policy.timezone) == ("0 7 * * *", "America/New_York")  # type: ignore[attr-defined]
+    assert policy.lower_bound_delta == timedelta(hours=1)  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ from medscore_assets import tables
 from medscore_assets.contracts.readmission import READMISSION
 from medscore_assets.partitions import mornings, window
 from medscore_assets.readmission import queries
-from medscore_assets.readmission.outreach import DayNotPublished, OutreachList
+from medscore_assets.readmission.outreach import DayNotPublished, OutreachList, top_factors
 from medscore_assets.readmission.policy import load_policy
 from medscore_assets.readmission.publish import publish_list
 from medscore_assets.readmission.scoring import ReadmissionModel
@@ -86,6 +86,32 @@ def test_the_reasons_and_the_baseline_add_up_to_the_probability(model: Readmissi
     explained = model.explain(matrix)
     logit = np.log(explained.probabilities / (1 - explained.probabilities))
     assert np.abs(explained.baseline + explained.contributions.sum(axis=1) - logit).max() <= 1e-4
+
+
+@pytest.mark.parametrize("count", [1, 3, 10])
+def test_reasons_are_the_largest_contributions_in_words_and_as_json(
+    model: ReadmissionModel, count: int
+) -> None:
+    matrix = READMISSION.encode(events_table(clean_day(DAY, 100))).matrix
+    explained = model.explain(matrix)
+    texts = top_factors(matrix, explained, count)
+    for text, codes, contributions in zip(texts, matrix, explained.contributions, strict=True):
+        expected = []
+        for column in sorted(range(len(codes)), key=lambda c: -abs(contributions[c]))[:count]:
+            feature = READMISSION.features[column]
+            value = feature.decode(float(codes[column]))
+            direction = "raises" if contributions[column] > 0 else "lowers"
+            words = feature.words(value)  # type: ignore[arg-type]
+            expected.append(
+                {
+                    "feature": feature.name,
+                    "value": value,
+                    "contribution": round(float(contributions[column]), 6),
+                    "direction": direction,
+                    "text": f"{words} ({direction} the risk)",
+                }
+            )
+        assert text == json.dumps(expected)
 
 
 def test_capacity_marks_the_first_ranks_only(warehouse: Warehouse, publish: Any) -> None:
