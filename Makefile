@@ -23,7 +23,8 @@ help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/installed ## Install everything into .venv
-	@touch .env && grep -q '^DAGSTER_HOME=' .env || echo 'DAGSTER_HOME="$(CURDIR)"' >> .env
+	@grep -qsx 'DAGSTER_HOME="$(CURDIR)"' .env || { \
+		grep -sv '^DAGSTER_HOME=' .env > .env.new; echo 'DAGSTER_HOME="$(CURDIR)"' >> .env.new; mv .env.new .env; }
 
 run: setup ## Run the main job on demo data and show the ten patients to call first
 	@$(BIN)/medscore run

@@ -37,8 +37,9 @@ def settings_page() -> str:
     for name, field in Settings.model_fields.items():
         default = "" if field.default is None else f"`{field.default}`"
         rows.append((f"`MEDSCORE_{name.upper()}`", default, field.description or ""))
-    return "# Settings\n\nEnvironment variables; nothing else configures MedScore.\n\n" + _table(
-        ("variable", "default", "meaning"), rows
+    return (
+        "# Settings\n\nEnvironment variables, or lines of the file `.env` in the project's folder.\n\n"
+        + _table(("variable", "default", "meaning"), rows)
     )
 
 

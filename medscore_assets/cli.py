@@ -188,16 +188,18 @@ def _run(job: str, doing: str, done: str, *, partition: str | None = None) -> No
 
 
 @outreach.command("make")
-def outreach_make(day: Day = None) -> None:
+def outreach_make(day: Day = None, as_json: Json = False) -> None:
     """Make (again) the list of one day; the default is the last window that closed."""
-    from medscore_assets.partitions import latest_morning
+    from medscore_assets.partitions import latest_morning, require_closed
 
+    key = require_closed(day.date().isoformat()) if day else latest_morning()
     settings = Settings()
     _prepare(settings)
-    key = day.date().isoformat() if day else latest_morning()
     _run(
         "readmission_outreach", f"Scoring the discharges of {key}", f"List of {key} published", partition=key
     )
+    if as_json:
+        _show_list(settings, date.fromisoformat(key), 1_000_000, as_json)
 
 
 @outreach.command("show")
@@ -282,17 +284,21 @@ def doctor(as_json: Json = False) -> None:
 
 @app.command()
 def run() -> None:
-    """Run the main job on demo data: load it if the warehouse is empty, train, make the latest list."""
+    """Run the main job: demo records if there are no others, a model, the list of the latest day."""
+    from medscore_assets.demo.discharges import SOURCE
     from medscore_assets.loading import sources
-    from medscore_assets.partitions import latest_morning
+    from medscore_assets.partitions import latest_morning, window
+    from medscore_assets.readmission.queries import window_state
 
     settings = Settings()
     _prepare(settings)
     warehouse, _ = _resources(settings)
-    present = sources(warehouse)
-    if not present:
-        _load_demo(settings, until=None, days=550, per_day=120, seed=20260101, replace=False)
     key = latest_morning()
+    present = sources(warehouse)
+    (state,) = warehouse.read(window_state(window(key))).to_pylist()
+    # Demo records end on the day on which they were made; a later run wants later ones.
+    if not present or (present == [SOURCE] and not state["events"]):
+        _load_demo(settings, until=None, days=550, per_day=120, seed=20260101, replace=True)
     _run(
         "readmission",
         "Training the model and scoring the newest day",

@@ -6,6 +6,7 @@ Does not belong here: mending.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,6 +20,9 @@ from medscore_assets.settings import Settings
 from resources.errors import MedscoreError
 from resources.registry import ModelRegistry
 from resources.warehouse import Warehouse
+
+STALE_HEARTBEAT_S = 300
+"""Dagster's daemons beat every 30 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,8 @@ def _schedules() -> Finding:
     if off:
         mend = "Switch them on in Dagster's UI, or set MEDSCORE_SCHEDULES=running"
         return Finding("schedules", False, f"switched off: {', '.join(off)}", mend)
-    if "SCHEDULER" not in heartbeats:
-        return Finding("schedules", False, "the daemon has never run", "Run: make up")
+    beat = heartbeats.get("SCHEDULER")
+    if beat is None or time.time() - beat.timestamp > STALE_HEARTBEAT_S:
+        found = "the daemon has never run" if beat is None else "the daemon has stopped"
+        return Finding("schedules", False, found, "Run: make up")
     return Finding("schedules", True, "switched on")

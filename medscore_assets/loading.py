@@ -30,9 +30,11 @@ class Records:
     truth: pa.Table | None = None
 
 
-def sources(warehouse: Warehouse) -> list[str]:
-    """The names of the feeds that have events in the warehouse."""
-    return warehouse.read(sa.select(tables.discharge_events.c.source).distinct())["source"].to_pylist()
+def sources(warehouse: Warehouse, connection: sa.Connection | None = None) -> list[str]:
+    """The names of the feeds that have rows in any source table."""
+    fed = (tables.discharge_events, tables.inpatient_admissions, tables.readmission_outcomes)
+    names = sa.union(*(sa.select(table.c.source) for table in fed))
+    return [str(name) for name in warehouse.read(names, connection)["source"].to_pylist()]
 
 
 def load(warehouse: Warehouse, records: Records, *, replace: bool) -> dict[str, int]:
@@ -41,20 +43,18 @@ def load(warehouse: Warehouse, records: Records, *, replace: bool) -> dict[str, 
     Two sources are never mixed: a model of demo and real patients together would mean nothing. Raises
     `PermanentError` when the warehouse holds another source, or this one already and not `replace`.
     """
-    present = sources(warehouse)
-    if present and not (replace and set(present) <= set(REPLACEABLE)):
-        raise PermanentError(
-            f"the warehouse already holds records of {', '.join(sorted(present))}",
-            where=tables.discharge_events.name,
-            mend="Use another MEDSCORE_HOME or MEDSCORE_DATABASE_URL"
-            + (
-                ", or --replace, which deletes those records and their lists."
-                if set(present) <= set(REPLACEABLE)
-                else "."
-            ),
-        )
     written: dict[str, int] = {}
     with warehouse.transaction() as connection:
+        warehouse.lock(connection, "load of source records")
+        present = sources(warehouse, connection)
+        replaceable = set(present) <= set(REPLACEABLE)
+        if present and not (replace and replaceable):
+            raise PermanentError(
+                f"the warehouse already holds records of {', '.join(sorted(present))}",
+                where=tables.discharge_events.name,
+                mend="Use another MEDSCORE_HOME or MEDSCORE_DATABASE_URL"
+                + (", or --replace, which deletes those records and their lists." if replaceable else "."),
+            )
         if present:
             names = ", ".join(table.name for table in tables.metadata.sorted_tables)
             connection.execute(sa.text(f"TRUNCATE {names} RESTART IDENTITY"))

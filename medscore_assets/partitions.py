@@ -12,6 +12,7 @@ import dagster as dg
 
 from medscore_assets.readmission.outreach import Window
 from medscore_assets.settings import Settings
+from resources.errors import PermanentError
 
 # Assets say with `backfill_policy` that a range of days is one run; the parameter is marked as beta.
 warnings.filterwarnings("ignore", message=".*`backfill_policy`.*", category=dg.BetaWarning)
@@ -43,15 +44,37 @@ def window(partition_key: str) -> Window:
     return Window(date.fromisoformat(partition_key), bounds.start, bounds.end)
 
 
-def closed_morning(at: datetime) -> str:
-    """The key of the last window that had closed by `at` (a time with a zone)."""
+def morning_that_closes(at: datetime) -> str:
+    """The key of the window that ends at `at` (a time with a zone), or that `at` lies in."""
     return mornings().get_partition_key_for_timestamp(at.timestamp(), end_closed=True)
 
 
+def closed_mornings(count: int, until: datetime) -> list[str]:
+    """The keys of the last windows that had closed by `until` (a time with a zone), oldest first."""
+    return list(mornings().get_partition_keys(current_time=until))[-count:]
+
+
 def latest_morning() -> str:
-    """The key of the last window that has closed by now."""
-    current = mornings().get_last_partition_key()
-    return current or closed_morning(datetime.now(UTC))
+    """The key of the last window that has closed by now. Raises `PermanentError` if there is none yet."""
+    closed = closed_mornings(1, until=datetime.now(UTC))
+    if not closed:
+        raise PermanentError(
+            "no window has closed yet", where="MEDSCORE_FIRST_DAY", mend="Set it to an earlier day."
+        )
+    return closed[0]
+
+
+def require_closed(partition_key: str) -> str:
+    """The key, if its window has closed. Raises `PermanentError` that says which days there are."""
+    last = latest_morning()
+    first = mornings().get_first_partition_key() or last
+    if not first <= partition_key <= last:
+        raise PermanentError(
+            f"the window of {partition_key} is not closed, or before the first day",
+            where="--date",
+            mend=f"Choose a day from {first} to {last}; a window closes at 06:00 the morning after.",
+        )
+    return partition_key
 
 
 def ready_by_seven() -> dg.FreshnessPolicy:

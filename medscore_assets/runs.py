@@ -51,12 +51,11 @@ def _failure(result: dg.ExecuteInProcessResult, job: str) -> PermanentError:
                     where=str(metadata["where"].value),
                     mend=str(metadata["mend"].value),
                 )
-            where = f"{job}, step {event.step_key}, run {result.run_id}"
-            what = data.user_failure_data.description if data.user_failure_data else None
-            cause = data.error.cause if data.error and data.error.cause else data.error
+            # Only a description of ours is printed: another error's text may quote a row.
+            stated = data.user_failure_data.description if data.user_failure_data else None
             return PermanentError(
-                (what or (cause.message.strip() if cause else "the step failed")).rstrip("."),
-                where=where,
+                (stated or "the step failed").rstrip("."),
+                where=f"{job}, step {event.step_key}, run {result.run_id}",
                 mend="See the run in Dagster's UI (make up).",
             )
     return PermanentError(

@@ -65,8 +65,14 @@ def _sql_type(field: Field) -> sa.types.TypeEngine[object]:
 
 
 def landing_columns(contract: Contract) -> list[sa.Column[object]]:
-    """Every field of the contract, nullable and unchecked: a dirty row must land to be seen."""
-    return [sa.Column(f.name, _sql_type(f), comment=f.description) for f in contract.fields.values()]
+    """Every field of the contract, nullable and unchecked: a dirty row must land to be seen.
+
+    Counts land as they are sent: an integer column would round 2.7 to a plausible 3.
+    """
+    return [
+        sa.Column(f.name, sa.Double() if isinstance(f, Whole) else _sql_type(f), comment=f.description)
+        for f in contract.fields.values()
+    ]
 
 
 def feature_columns(contract: Contract) -> list[sa.Column[object]]:
@@ -118,7 +124,7 @@ discharge_events = sa.Table(
 )
 sa.Index(
     "ix_discharge_events_listed_at",
-    sa.func.coalesce(discharge_events.c.discharged_at, discharge_events.c.ingested_at),
+    sa.func.least(discharge_events.c.discharged_at, discharge_events.c.ingested_at),
 )
 sa.Index("ix_discharge_events_encounter_id", discharge_events.c.encounter_id)
 sa.Index("ix_discharge_events_patient_id", discharge_events.c.patient_id)
@@ -183,12 +189,13 @@ outreach_lists = sa.Table(
     sa.Column("quarantined", sa.Integer, nullable=False, comment="Rows that break the contract."),
     sa.Column("excluded", sa.Integer, nullable=False, comment="Encounters that are not eligible."),
     sa.Column("scored", sa.Integer, nullable=False, comment="Encounters on the list."),
+    sa.Column("admissions", sa.Integer, nullable=False, comment="Admissions known when the list was made."),
     _column("model_name", sa.Text, nullable=False),
     _column("model_version", sa.Integer, nullable=False),
     _column("contract_hash", sa.Text, nullable=False),
     _column("policy_version", sa.Text, nullable=False),
     _column("policy_hash", sa.Text, nullable=False),
-    sa.Column("published_at", TIMESTAMP, nullable=False, comment="When the list last changed."),
+    sa.Column("published_at", TIMESTAMP, nullable=False, comment="When the list was last made."),
     sa.CheckConstraint("events = superseded + quarantined + excluded + scored", name="reconciles"),
     sa.CheckConstraint("window_start < window_end", name="window"),
     comment="One row per published morning list, also for a day on which nobody was discharged.",
@@ -223,7 +230,12 @@ care_management_scores = sa.Table(
     _column("policy_version", sa.Text, nullable=False),
     _column("policy_hash", sa.Text, nullable=False),
     sa.Column("features_sha256", sa.Text, nullable=False, comment="Hash of the encoded features scored."),
-    sa.Column("scored_at", TIMESTAMP, nullable=False, comment="When this score was first computed."),
+    sa.Column(
+        "scored_at",
+        TIMESTAMP,
+        nullable=False,
+        comment="When this row was made; one that comes out the same keeps it.",
+    ),
     sa.UniqueConstraint("score_date", "rank"),
     sa.Index("ix_care_management_scores_patient_id", "patient_id"),
     _probability_check("readmission_probability"),

@@ -23,6 +23,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 from psycopg import sql
+from psycopg.adapt import Loader
+from psycopg.types.datetime import DateLoader, TimestamptzLoader
 from psycopg.types.string import TextLoader
 from pyarrow import csv
 from sqlalchemy.dialects.postgresql import JSONB, insert
@@ -109,13 +111,19 @@ class Warehouse:
         """The rows of a SELECT, inside `connection`'s transaction or in one of its own.
 
         Integers come as int64, reals as float64, texts and JSON as string, booleans as bool, dates as
-        date32, times as timestamp[us, UTC]; NULL is null. Raises `PermanentError` for a column of
+        date32, times as timestamp[us, UTC]; NULL is null, and so is a date or time that Python cannot hold
+        (infinity, or after the year 9999). Raises `PermanentError` for a column of
         another type, and what `transaction` raises.
         """
         with nullcontext(connection) if connection is not None else self.transaction() as inside:
             cursor = cast("psycopg.Cursor[Any]", inside.execute(query).cursor)
             fields = [pa.field(c.name, _arrow_type(c)) for c in cursor.description or ()]
-            rows = cursor.fetchall()
+            try:
+                rows = cursor.fetchall()
+            except psycopg.DataError:
+                # A time that Python cannot hold, such as infinity. One such cell must not stop a day.
+                _read_what_python_cannot_hold_as_null(cursor.connection)
+                rows = cast("psycopg.Cursor[Any]", inside.execute(query).cursor).fetchall()
         columns = zip(*rows, strict=True) if rows else ([] for _ in fields)
         arrays = [pa.array(column, f.type) for column, f in zip(columns, fields, strict=True)]
         return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
@@ -209,6 +217,23 @@ def _create_engine(url: str) -> sa.Engine:
             connection.adapters.register_loader(name, TextLoader)
 
     return engine
+
+
+def _read_what_python_cannot_hold_as_null(connection: psycopg.Connection[Any]) -> None:
+    """From here on this connection reads them so; it is slower, and only done once one was met."""
+    for name, loader in (("date", DateLoader), ("timestamptz", TimestamptzLoader)):
+        connection.adapters.register_loader(name, _null_for_what_does_not_fit(loader))
+
+
+def _null_for_what_does_not_fit(loader: type[Loader]) -> type[Loader]:
+    class Forgiving(loader):  # type: ignore[misc, valid-type]
+        def load(self, data: Any) -> Any:
+            try:
+                return super().load(data)
+            except (psycopg.DataError, OverflowError, ValueError):
+                return None
+
+    return Forgiving
 
 
 def _arrow_type(column: psycopg.Column) -> pa.DataType:

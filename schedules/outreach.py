@@ -5,7 +5,7 @@ Belongs here: the clock time and which window it closes. Nothing is computed her
 
 import dagster as dg
 
-from medscore_assets.partitions import MORNING_HOUR, closed_morning
+from medscore_assets.partitions import MORNING_HOUR, morning_that_closes
 from medscore_assets.settings import Settings
 
 
@@ -25,7 +25,7 @@ def morning_schedule(settings: Settings, job_name: str) -> dg.ScheduleDefinition
         description="The outreach list of the discharges until 06:00 this morning.",
     )
     def morning_outreach(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-        day = closed_morning(context.scheduled_execution_time)
+        day = morning_that_closes(context.scheduled_execution_time)
         return dg.RunRequest(run_key=day, partition_key=day)
 
     return morning_outreach

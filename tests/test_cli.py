@@ -90,6 +90,7 @@ def test_from_an_empty_home_to_a_list(home: Home) -> None:
     [
         (("import", "uci-diabetes", "absent.csv", "absent.csv"), "absent.csv"),
         (("outreach", "show", "--date", "1999-01-01"), "there is no list of 1999-01-01"),
+        (("outreach", "make", "--date", "2999-01-01"), "the window of 2999-01-01 is not closed"),
     ],
 )
 @pytest.mark.slow

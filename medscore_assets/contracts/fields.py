@@ -36,6 +36,8 @@ class Reason(IntEnum):
     UNKNOWN_CATEGORY = 7
     EMPTY = 8
     BEFORE_ADMISSION = 9
+    AFTER_ARRIVAL = 10
+    PADDED = 11
 
     @property
     def label(self) -> str:
@@ -230,22 +232,30 @@ class Flag(Field):
 
 @dataclass(frozen=True, slots=True)
 class Identifier(Field):
-    """A text that names something; never empty, never a feature."""
+    """A text that names something; never empty, never padded, never a feature.
+
+    Two texts that differ in a space would be two patients, so neither is guessed to be the other.
+    """
 
     kind: ClassVar[str] = "identifier"
 
     def code(self, value: Any) -> float:
         if type(value) is not str:
             raise InvalidValue(Reason.MISSING if is_missing(value) else Reason.WRONG_TYPE)
-        if not value.strip():
+        trimmed = value.strip()
+        if not trimmed:
             raise InvalidValue(Reason.EMPTY)
+        if trimmed != value:
+            raise InvalidValue(Reason.PADDED)
         return 0.0
 
     def codes(self, column: pa.Array) -> tuple[Codes, Reasons]:
         if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
             return Field.codes(self, column)
-        blank = np.asarray(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(pc.fill_null(column, ""))), 0))
-        reasons = np.where(blank, Reason.EMPTY, Reason.VALID).astype(np.uint8)
+        texts = pc.fill_null(column, "")
+        trimmed = pc.utf8_trim_whitespace(texts)
+        reasons = np.where(np.asarray(pc.equal(texts, trimmed)), Reason.VALID, Reason.PADDED).astype(np.uint8)
+        reasons[np.asarray(pc.equal(trimmed, ""))] = Reason.EMPTY
         reasons[_nulls(column)] = Reason.MISSING
         return np.zeros(len(column), dtype=np.float32), reasons
 

@@ -66,16 +66,18 @@ def readmission_training_set(
 ) -> dg.MaterializeResult:
     """Index discharges with matured labels, split by time and grouped by patient.
 
-    The data decide up to when labels are mature: the newest row of the sources is "now".
+    The data decide up to when labels are mature: the newest row of the feeds that tell outcomes is "now".
+    A feed of admissions that stopped in September says nothing about October.
     """
     from medscore_assets.contracts.schemas import require_frame
     from medscore_assets.readmission.cohort import training_cohort
 
     with failures(), warehouse.transaction() as connection:
+        warehouse.lock(connection, tables.readmission_training_set.name)
         events = warehouse.read(sa.select(tables.discharge_events), connection)
         admissions = warehouse.read(sa.select(tables.inpatient_admissions), connection)
         outcomes = warehouse.read(sa.select(tables.readmission_outcomes), connection)
-        cohort = training_cohort(events, admissions, outcomes, as_of=_newest(events, admissions, outcomes))
+        cohort = training_cohort(events, admissions, outcomes, as_of=_newest(admissions, outcomes))
         features = cohort.table.select(list(READMISSION.feature_names)).to_pandas()
         require_frame(READMISSION, features, where=tables.readmission_training_set.name)
         warehouse.replace(connection, tables.readmission_training_set, cohort.table, sa.true())
@@ -83,11 +85,11 @@ def readmission_training_set(
     return dg.MaterializeResult(metadata={"dagster/row_count": len(cohort.table), **cohort.flow})
 
 
-def _newest(events: pa.Table, admissions: pa.Table, outcomes: pa.Table) -> datetime:
-    """The latest time at which any source row arrived."""
+def _newest(admissions: pa.Table, outcomes: pa.Table) -> datetime:
+    """The latest time at which a row that tells outcomes arrived."""
     import pyarrow.compute as pc
 
-    arrivals = [events["ingested_at"], admissions["ingested_at"], outcomes["recorded_at"]]
+    arrivals = [admissions["ingested_at"], outcomes["recorded_at"]]
     times = [pc.max(column).as_py() for column in arrivals]
     return max((t for t in times if t is not None), default=datetime.now(UTC))
 
@@ -223,7 +225,12 @@ def _refusal(refused: dict[str, DayNotPublished]) -> dg.Failure:
     )
     return dg.Failure(
         description=f"{days} {first}".strip(),
-        metadata={"broken_rules": table, "where": first.where, "mend": first.mend},
+        metadata={
+            "what": f"{days} {first.what}".strip(),
+            "where": first.where,
+            "mend": first.mend,
+            "broken_rules": table,
+        },
         allow_retries=False,
     )
 

@@ -67,35 +67,48 @@ _NOWHERE = -1
 
 
 def check_context(events: pa.Table) -> Checked:
-    """The contract's word on the context of a table, and that nobody is discharged before being admitted."""
+    """The contract's word on the context of a table, and on the order of its times.
+
+    Nobody is discharged before being admitted, nor a day or more after the row arrived.
+    """
     checked = READMISSION.check_context(events)
     admitted, discharged = checked.fields.index("admitted_at"), checked.fields.index("discharged_at")
     both_there = (checked.reasons[:, [admitted, discharged]] == Reason.VALID).all(axis=1)
     if both_there.any():
-        backwards = _mask(pc.less(events["discharged_at"], events["admitted_at"]))
-        checked.reasons[backwards & both_there, discharged] = Reason.BEFORE_ADMISSION
+        left = _micros(events["discharged_at"])
+        checked.reasons[both_there & (left < _micros(events["admitted_at"])), discharged] = (
+            Reason.BEFORE_ADMISSION
+        )
+        foretold = left >= _micros(events["ingested_at"]) + _span(timedelta(days=1))
+        checked.reasons[both_there & foretold, discharged] = Reason.AFTER_ARRIVAL
     return checked
 
 
-def eligibility(events: pa.Table, admissions: pa.Table, as_of: datetime) -> npt.NDArray[np.str_]:
+def eligibility(
+    events: pa.Table, admissions: pa.Table, as_of: datetime, *, also_known: pa.Table | None = None
+) -> npt.NDArray[np.str_]:
     """Why each discharge is not eligible at `as_of`, a time with a zone: shape (n,), '' where it is.
 
     `events` has a valid context (`check_context`), one row per encounter; its age may still be invalid.
-    A patient is `readmitted` by another encounter of `admissions` or `events` that began at or after
-    this discharge and before `as_of`. Coverage is compared with the day of `as_of` in its zone.
+    A patient is `readmitted` by another encounter of `admissions`, or of `also_known` (by default
+    `events`), that began at or after this discharge and before `as_of`. `also_known` may hold rows that
+    break the contract elsewhere: a stay that is in quarantine is a stay. Coverage is compared with the
+    day of `as_of` in its zone; whoever is known to have died is excluded whenever that became known.
     """
-    known = _known_admissions(events, admissions)
+    known = _known_admissions(events if also_known is None else also_known, admissions)
     again = _first_admission_after(events, known)
     began = np.where(again == _NOWHERE, np.iinfo(np.int64).max, _micros(known["admitted_at"])[again])
     moment = np.full(len(events), _to_micros(as_of))
     days = np.full(len(events), np.datetime64(as_of.date(), "D"))
-    return _first_exclusion(events, moment, days, readmitted=began < moment)
+    # A death is a death whenever it became known: a list made again late must not call the dead.
+    died = _mask(pc.is_valid(events["deceased_at"]))
+    return _first_exclusion(events, died, days, readmitted=began < moment)
 
 
 def _first_exclusion(
-    events: pa.Table, moment: Micros, day: npt.NDArray[np.datetime64], readmitted: Mask
+    events: pa.Table, died: Mask, day: npt.NDArray[np.datetime64], readmitted: Mask
 ) -> npt.NDArray[np.str_]:
-    """The first of `EXCLUSIONS` that holds for each row as seen at its own moment and day."""
+    """The first of `EXCLUSIONS` that holds for each row, its coverage as of its own day."""
     status = events["discharge_status"]
     named = ("expired", "hospice", "transferred", "left_against_advice")
     holds = {name: _mask(pc.equal(status, name)) for name in named}
@@ -105,8 +118,8 @@ def _first_exclusion(
         pc.and_(pc.greater_equal(events["patient_age"], 0), pc.less(events["patient_age"], ADULT_AGE))
     )
     holds["service_line"] = ~_mask(pc.equal(events["service_line"], "acute"))
-    death, coverage = events["deceased_at"], events["covered_until"]
-    holds["deceased"] = _mask(pc.is_valid(death)) & (_micros(death) <= moment)
+    coverage = events["covered_until"]
+    holds["deceased"] = died
     holds["not_covered"] = _mask(pc.is_valid(coverage)) & (_days(coverage) < day)
     holds["readmitted"] = readmitted
     codes = np.select([holds[name] for name in EXCLUSIONS], range(1, len(EXCLUSIONS) + 1), 0)
@@ -116,6 +129,7 @@ def _first_exclusion(
 
 def _known_admissions(events: pa.Table, admissions: pa.Table) -> pa.Table:
     """All stays that are known to have begun: the admissions, and the stays behind the discharges."""
+    events = events.select(["encounter_id", "patient_id", "admitted_at"]).drop_null()
     columns = ["encounter_id", "patient_id", "admitted_at"]
     stays = [admissions.select(columns), events.select(columns)]
     return pa.concat_tables(stays, promote_options="permissive")
@@ -189,7 +203,8 @@ def training_cohort(
     sound = flow.keep(current, context.valid, "invalid_context")
     discharged = _micros(sound["discharged_at"])
     nobody = np.zeros(len(sound), dtype=bool)
-    reasons = _first_exclusion(sound, discharged, discharged.astype("M8[us]").astype("M8[D]"), nobody)
+    died = _mask(pc.is_valid(sound["deceased_at"])) & (_micros(sound["deceased_at"]) <= discharged)
+    reasons = _first_exclusion(sound, died, discharged.astype("M8[us]").astype("M8[D]"), nobody)
     for reason in EXCLUSIONS[:-1]:
         flow.counts[f"excluded_{reason}"] = int((reasons == reason).sum())
     eligible = sound.filter(pa.array(reasons == ""))

@@ -49,6 +49,8 @@ class OutreachList:
     exclusions: pa.Table
     quarantine: pa.Table
     counts: dict[str, int]
+    admissions: int
+    """Admissions that were known when it was made; more of them later may take somebody off."""
     exclusion_reasons: dict[str, int]
     tiers: dict[str, int]
 
@@ -92,7 +94,7 @@ def build_list(
     current = events.filter(pc.invert(events["superseded"]))
     context = check_context(current)
     sound = current.filter(pa.array(context.valid))
-    excluded_for = np.asarray(eligibility(sound, admissions, as_of=window.end))
+    excluded_for = np.asarray(eligibility(sound, admissions, window.end, also_known=current))
     eligible = sound.filter(pa.array(excluded_for == ""))
     encoded = READMISSION.encode(eligible)
     quarantine = pa.concat_tables(
@@ -123,6 +125,7 @@ def build_list(
             "excluded": int((excluded_for != "").sum()),
             "scored": len(scores),
         },
+        admissions=len(admissions),
         exclusion_reasons=dict(Counter(excluded_for[excluded_for != ""].tolist())),
         tiers=tiers,
     )

@@ -33,12 +33,13 @@ def publish_list(
     """Score one window and replace its list.
 
     A lock per day is taken before the first read, so that of two runs at once the later one sees what
-    the earlier one wrote. A score whose inputs are unchanged keeps its row and its `scored_at`. Raises
-    `DayNotPublished`, after keeping the quarantine, when the day is too dirty; the old list then stands.
+    the earlier one wrote. A row that comes out the same stays as it is, with its `scored_at`. Raises
+    `DayNotPublished` when the day is too dirty: the old list then stands, and the quarantine holds what
+    the refused run found.
     """
-    try:
-        with warehouse.transaction() as connection:
-            warehouse.lock(connection, f"{tables.care_management_scores.name}/{window.score_date}")
+    with warehouse.transaction() as connection:
+        warehouse.lock(connection, f"{tables.care_management_scores.name}/{window.score_date}")
+        try:
             made = build_list(
                 warehouse.read(queries.events_of(window), connection),
                 warehouse.read(queries.admissions_after(window), connection),
@@ -49,14 +50,16 @@ def publish_list(
                 scored_at=datetime.now(UTC),
                 explain=explain,
             )
-            _write(warehouse, connection, made, _header(made, window, model, model_version, policy))
-    except DayNotPublished as error:
-        with warehouse.transaction() as connection:
+        except DayNotPublished as error:
+            # Under the same lock, and committed: raised again below, when the transaction is over.
+            refused = error
             _replace_day(
                 warehouse, connection, tables.encounter_quarantine, error.quarantine, window.score_date
             )
-        raise
-    return made
+        else:
+            _write(warehouse, connection, made, _header(made, window, model, model_version, policy))
+            return made
+    raise refused
 
 
 def _header(
@@ -69,6 +72,7 @@ def _header(
                 "window_start": window.start,
                 "window_end": window.end,
                 **made.counts,
+                "admissions": made.admissions,
                 "model_name": model.name,
                 "model_version": model_version,
                 "contract_hash": READMISSION.hash,

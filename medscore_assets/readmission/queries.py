@@ -6,20 +6,21 @@ Does not belong here: their execution (assets, checks, sensors) and any writing.
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import sqlalchemy as sa
 
 from medscore_assets.readmission.outreach import Window
 from medscore_assets.tables import (
     care_management_scores,
     discharge_events,
+    encounter_quarantine,
     inpatient_admissions,
+    outreach_exclusions,
     outreach_lists,
 )
 
-LISTED_AT = sa.func.coalesce(discharge_events.c.discharged_at, discharge_events.c.ingested_at)
-"""The time that puts an event on a list. Without a discharge time it is seen on the day it came in."""
+LISTED_AT = sa.func.least(discharge_events.c.discharged_at, discharge_events.c.ingested_at)
+"""The time that puts an event on a list: its discharge; without one, or with one in the future, the day
+on which it came in. (In PostgreSQL the least passes over what is absent.)"""
 
 
 def _superseded() -> sa.ColumnElement[bool]:
@@ -53,42 +54,33 @@ def admissions_after(window: Window) -> sa.Select[tuple[object, ...]]:
     )
 
 
-def lists_out_of_date(since: datetime) -> sa.Select[tuple[object, ...]]:
-    """Published lists whose window holds other events than when they were made.
+def window_state(window: Window) -> sa.Select[tuple[object, ...]]:
+    """What a window holds now beside what its list was made from; one row.
 
-    Columns: `score_date`, `events` and `superseded` as they are now.
+    Columns: `events`, `superseded`, `admissions` now, and the same with `listed_` before them, which are
+    NULL while the window has no list.
     """
+    within = sa.and_(LISTED_AT >= window.start, LISTED_AT < window.end)
     now = (
-        sa.select(
-            sa.func.count().label("events"),
-            sa.func.count().filter(_superseded()).label("superseded"),
-        )
-        .where(LISTED_AT >= outreach_lists.c.window_start, LISTED_AT < outreach_lists.c.window_end)
-        .lateral("now")
+        sa.select(sa.func.count().label("events"), sa.func.count().filter(_superseded()).label("superseded"))
+        .select_from(discharge_events)
+        .where(within)
+        .subquery()
     )
-    return (
-        sa.select(outreach_lists.c.score_date, now.c.events, now.c.superseded)
-        .select_from(outreach_lists.join(now, sa.true()))
-        .where(
-            outreach_lists.c.window_end >= since,
-            sa.or_(
-                now.c.events != outreach_lists.c.events,
-                now.c.superseded != outreach_lists.c.superseded,
-            ),
-        )
-        .order_by(outreach_lists.c.score_date)
-    )
+    admissions = sa.select(sa.func.count()).select_from(admissions_after(window).subquery()).scalar_subquery()
+    header = outreach_lists
+    return sa.select(
+        now,
+        admissions.label("admissions"),
+        header.c.events.label("listed_events"),
+        header.c.superseded.label("listed_superseded"),
+        header.c.admissions.label("listed_admissions"),
+    ).select_from(now.outerjoin(header, header.c.score_date == window.score_date))
 
 
 def list_integrity(window: Window) -> sa.Select[tuple[object, ...]]:
-    """One row about a published list: its header beside what the tables hold."""
-    events = (
-        sa.select(sa.func.count())
-        .select_from(discharge_events)
-        .where(LISTED_AT >= window.start, LISTED_AT < window.end)
-        .scalar_subquery()
-    )
-    scores = care_management_scores
+    """The header of a window's list beside what the tables hold; no row while there is no list."""
+    scores, header = care_management_scores, outreach_lists
     ranked = (
         sa.select(
             sa.func.count().label("rows"),
@@ -99,14 +91,23 @@ def list_integrity(window: Window) -> sa.Select[tuple[object, ...]]:
         .where(scores.c.score_date == window.score_date)
         .subquery()
     )
-    header = outreach_lists
+    excluded = (
+        sa.select(sa.func.count())
+        .select_from(outreach_exclusions)
+        .where(outreach_exclusions.c.score_date == window.score_date)
+    )
+    quarantined = sa.select(sa.func.count(encounter_quarantine.c.event_id.distinct())).where(
+        encounter_quarantine.c.score_date == window.score_date
+    )
     return (
         sa.select(
             header.c.events,
-            header.c.quarantined,
             header.c.superseded,
+            header.c.quarantined,
+            header.c.excluded,
             header.c.scored,
-            events.label("events_now"),
+            excluded.scalar_subquery().label("exclusion_rows"),
+            quarantined.scalar_subquery().label("quarantine_rows"),
             ranked,
         )
         .select_from(header.join(ranked, sa.true()))

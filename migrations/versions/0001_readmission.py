@@ -70,17 +70,15 @@ def upgrade() -> None:
             nullable=True,
             comment="Last day of the member's coverage; absent while it is open-ended.",
         ),
-        sa.Column("patient_age", sa.Integer(), nullable=True, comment="Age at discharge."),
-        sa.Column("length_of_stay_days", sa.Integer(), nullable=True, comment="Nights in hospital."),
+        sa.Column("patient_age", sa.Double(), nullable=True, comment="Age at discharge."),
+        sa.Column("length_of_stay_days", sa.Double(), nullable=True, comment="Nights in hospital."),
         sa.Column(
             "num_prior_admissions_12m",
-            sa.Integer(),
+            sa.Double(),
             nullable=True,
             comment="Hospital admissions in the 12 months before this one.",
         ),
-        sa.Column(
-            "num_chronic_conditions", sa.Integer(), nullable=True, comment="Active chronic conditions."
-        ),
+        sa.Column("num_chronic_conditions", sa.Double(), nullable=True, comment="Active chronic conditions."),
         sa.Column(
             "primary_diagnosis_group", sa.Text(), nullable=True, comment="Group of the principal diagnosis."
         ),
@@ -96,7 +94,7 @@ def upgrade() -> None:
         ),
         sa.Column(
             "num_medications_at_discharge",
-            sa.Integer(),
+            sa.Double(),
             nullable=True,
             comment="Medications prescribed at discharge.",
         ),
@@ -120,7 +118,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_discharge_events_listed_at",
         "discharge_events",
-        [sa.literal_column("coalesce(discharged_at, ingested_at)")],
+        [sa.literal_column("least(discharged_at, ingested_at)")],
         unique=False,
     )
     op.create_index("ix_discharge_events_patient_id", "discharge_events", ["patient_id"], unique=False)
@@ -169,6 +167,9 @@ def upgrade() -> None:
         sa.Column("quarantined", sa.Integer(), nullable=False, comment="Rows that break the contract."),
         sa.Column("excluded", sa.Integer(), nullable=False, comment="Encounters that are not eligible."),
         sa.Column("scored", sa.Integer(), nullable=False, comment="Encounters on the list."),
+        sa.Column(
+            "admissions", sa.Integer(), nullable=False, comment="Admissions known when the list was made."
+        ),
         sa.Column("model_name", sa.Text(), nullable=False, comment="The model's name in the registry."),
         sa.Column(
             "model_version", sa.Integer(), nullable=False, comment="The model's version in the registry."
@@ -181,7 +182,7 @@ def upgrade() -> None:
         ),
         sa.Column("policy_hash", sa.Text(), nullable=False, comment="The hash of the policy's rules."),
         sa.Column(
-            "published_at", sa.DateTime(timezone=True), nullable=False, comment="When the list last changed."
+            "published_at", sa.DateTime(timezone=True), nullable=False, comment="When the list was last made."
         ),
         sa.CheckConstraint(
             "events = superseded + quarantined + excluded + scored", name=op.f("ck_outreach_lists_reconciles")
@@ -350,7 +351,7 @@ def upgrade() -> None:
             "scored_at",
             sa.DateTime(timezone=True),
             nullable=False,
-            comment="When this score was first computed.",
+            comment="When this row was made; one that comes out the same keeps it.",
         ),
         sa.CheckConstraint(
             "risk_tier IN ('low', 'moderate', 'high', 'very_high')",
@@ -394,7 +395,7 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text(), nullable=False, comment="Why, in one word."),
         sa.Column("encounter_id", sa.Text(), nullable=True, comment="As sent; may be missing."),
         sa.CheckConstraint(
-            "reason IN ('missing', 'wrong_type', 'not_finite', 'not_whole', 'below_minimum', 'above_maximum', 'unknown_category', 'empty', 'before_admission')",
+            "reason IN ('missing', 'wrong_type', 'not_finite', 'not_whole', 'below_minimum', 'above_maximum', 'unknown_category', 'empty', 'before_admission', 'after_arrival', 'padded')",
             name=op.f("ck_encounter_quarantine_reason"),
         ),
         sa.ForeignKeyConstraint(

@@ -63,8 +63,9 @@ def clean_day(day: str, count: int, first_number: int = 1) -> list[dict[str, Any
 
 
 def events_table(rows: list[dict[str, Any]]) -> pa.Table:
-    """Rows of `discharge` as the table that a load writes."""
-    return pa.Table.from_pylist(rows, schema=EVENTS_SCHEMA)
+    """Rows of `discharge` as the table that a feed writes; counts may come with a fraction."""
+    schema = pa.schema([f.with_type(pa.float64()) if f.type == pa.int64() else f for f in EVENTS_SCHEMA])
+    return pa.Table.from_pylist(rows, schema=schema)
 
 
 def admission(

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
 from medscore_assets import tables
 from medscore_assets.contracts.readmission import READMISSION
 from medscore_assets.definitions import build_defs
+from medscore_assets.failures import failures
+from medscore_assets.partitions import closed_mornings
 from medscore_assets.readmission import assets as readmission
-from medscore_assets.readmission.checks import CHECKS
+from medscore_assets.readmission.checks import CHECKS, integrity, mixed, unaccounted
 from medscore_assets.readmission.policy import DEFAULT_FILE
 from medscore_assets.readmission.scoring import MODEL
+from resources.errors import ContractViolation, TransientError
 from resources.registry import ModelRegistry
 from resources.warehouse import Warehouse
 from tests.readmission.records import ZONE, clean_day, discharge, local
@@ -181,9 +185,51 @@ def test_the_sensor_asks_once_for_a_list_with_late_discharges(
 
     assert requests() == []
     add(warehouse, [discharge(88, local(day, 15))])
-    assert requests() == requests() == [(day, f"{day}:6:0")]
+    assert requests() == requests() == [(day, f"{day}:6:0:0")]
     materialize(day)
     assert requests() == []
+
+
+def test_a_list_that_lost_a_row_is_told_from_a_whole_one(warehouse: Warehouse, materialize: Any) -> None:
+    add(warehouse, clean_day(DAY, 10))
+    materialize()
+    whole = integrity(warehouse, [DAY])
+    assert (unaccounted(whole), mixed(whole)) == ([], [])
+    with warehouse.transaction() as connection:
+        connection.execute(sa.text("DELETE FROM care_management_scores WHERE rank = 3"))
+    damaged = integrity(warehouse, [DAY])
+    assert (unaccounted(damaged), mixed(damaged)) == ([DAY], [DAY])
+    assert (unaccounted({DAY: {}}), mixed({DAY: {}})) == ([DAY], [DAY])
+
+
+def test_the_sensor_asks_for_a_day_that_has_no_list(
+    warehouse: Warehouse, instance: dg.DagsterInstance
+) -> None:
+    day = closed_mornings(3, until=datetime.now(UTC))[0]
+    add(warehouse, clean_day(day, 4))
+    defs = build_defs(warehouse=warehouse)
+    context = dg.build_sensor_context(
+        instance=instance, repository_def=defs.get_repository_def(), resources={"warehouse": warehouse}
+    )
+    requests = defs.resolve_sensor_def("late_discharges").evaluate_tick(context).run_requests or []
+    assert [(r.partition_key, r.run_key) for r in requests] == [(day, f"{day}:4:0:0")]
+
+
+def test_an_error_of_another_library_tells_its_kind_and_place_only() -> None:
+    with pytest.raises(dg.Failure) as failed, failures():
+        pa.scalar("SENTINEL").cast(pa.int64())
+    assert "ArrowInvalid" in failed.value.description
+    assert "SENTINEL" not in repr(failed.value) + str(failed.value.metadata)
+    assert failed.value.__cause__ is None
+    assert not failed.value.allow_retries
+
+
+def test_a_lost_connection_is_retried_and_a_broken_contract_is_not() -> None:
+    with pytest.raises(dg.RetryRequested), failures():
+        raise TransientError("gone", where="here", mend="wait")
+    with pytest.raises(dg.Failure) as failed, failures():
+        raise ContractViolation("broken", where="here", mend="mend it")
+    assert not failed.value.allow_retries
 
 
 def test_no_patient_is_in_any_event_of_a_run(

@@ -82,7 +82,7 @@ def reasons(
         ({"service_line": "rehabilitation"}, "service_line"),
         ({"service_line": "cancer_treatment"}, "service_line"),
         ({"deceased_at": SIX}, "deceased"),
-        ({"deceased_at": SIX + AFTER}, ""),
+        ({"deceased_at": SIX + AFTER}, "deceased"),
         ({"covered_until": date(2026, 3, 2)}, "not_covered"),
         ({"covered_until": date(2026, 3, 3)}, ""),
     ],

@@ -7,7 +7,7 @@ import json
 import math
 import threading
 from collections.abc import Sequence
-from datetime import UTC, date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -154,6 +154,9 @@ def test_the_same_day_twice_is_the_same_table_row_for_row(warehouse: Warehouse, 
         ({"length_of_stay_days": 366}, "length_of_stay_days", "above_maximum"),
         ({"encounter_id": None}, "encounter_id", "missing"),
         ({"patient_id": "  "}, "patient_id", "empty"),
+        ({"patient_id": "P-000401 "}, "patient_id", "padded"),
+        ({"length_of_stay_days": 2.7}, "length_of_stay_days", "not_whole"),
+        ({"discharged_at": local("2062-03-02"), "ingested_at": local(DAY)}, "discharged_at", "after_arrival"),
         ({"discharge_status": "dead"}, "discharge_status", "unknown_category"),
         ({"discharged_at": None}, "discharged_at", "missing"),
         ({"admitted_at": local("2026-03-04")}, "discharged_at", "before_admission"),
@@ -211,6 +214,7 @@ def test_an_empty_day_is_attested_with_zero(warehouse: Warehouse, publish: Any) 
         ({"patient_age": 17}, "minor"),
         ({"service_line": "obstetric"}, "service_line"),
         ({"deceased_at": local(DAY, 20)}, "deceased"),
+        ({"deceased_at": local("2026-03-05")}, "deceased"),
         ({"covered_until": date(2026, 3, 1)}, "not_covered"),
     ],
 )
@@ -261,17 +265,79 @@ def test_the_newest_row_counts_even_if_it_is_the_broken_one(warehouse: Warehouse
     assert publish().counts == {"events": 2, "superseded": 1, "quarantined": 1, "excluded": 0, "scored": 0}
 
 
+def out_of_date(warehouse: Warehouse, day: str = DAY) -> bool:
+    """Whether the window holds something that its list was not made from."""
+    (state,) = warehouse.read(queries.window_state(window(day))).to_pylist()
+    return any(state[name] != state[f"listed_{name}"] for name in ("events", "superseded", "admissions"))
+
+
 def test_a_late_discharge_marks_its_list_and_appears_on_the_rerun(warehouse: Warehouse, publish: Any) -> None:
     add(warehouse, clean_day(DAY, 5))
     publish()
-    since = window(DAY).start
-    assert len(warehouse.read(queries.lists_out_of_date(since))) == 0
+    assert not out_of_date(warehouse)
     add(warehouse, [discharge(77, local(DAY, 14), ingested_at=local("2026-03-05"))])
-    (outdated,) = warehouse.read(queries.lists_out_of_date(since)).to_pylist()
-    assert (outdated["score_date"], outdated["events"]) == (date(2026, 3, 2), 6)
+    assert out_of_date(warehouse)
     publish()
     assert "E-000077" in {r["encounter_id"] for r in rows_of(warehouse, tables.care_management_scores)}
-    assert len(warehouse.read(queries.lists_out_of_date(since))) == 0
+    assert not out_of_date(warehouse)
+
+
+def test_a_late_admission_marks_the_list_and_takes_the_patient_off(
+    warehouse: Warehouse, publish: Any
+) -> None:
+    add(warehouse, clean_day(DAY, 3))
+    publish()
+    add(warehouse, [], [admission("E-NEXT", "P-000001", local(DAY, 23))])
+    assert out_of_date(warehouse)
+    assert publish().exclusion_reasons == {"readmitted": 1}
+    assert not out_of_date(warehouse)
+
+
+def test_a_second_stay_counts_as_a_readmission_even_in_quarantine(warehouse: Warehouse, publish: Any) -> None:
+    again = discharge(2, local(DAY, 22), patient_id="P-000001", admitted_at=local(DAY, 12), hospital_id=None)
+    add(warehouse, [discharge(1, local(DAY, 8)), again])
+    made = publish()
+    assert (made.counts["scored"], made.counts["quarantined"]) == (0, 1)
+    assert made.exclusion_reasons == {"readmitted": 1}
+
+
+def test_an_infinite_date_does_not_stop_the_day(warehouse: Warehouse, publish: Any) -> None:
+    add(warehouse, clean_day(DAY, 20))
+    with warehouse.transaction() as connection:
+        connection.execute(
+            sa.text("UPDATE discharge_events SET covered_until = 'infinity' WHERE encounter_id = 'E-000001'")
+        )
+    assert publish().counts["scored"] == 20
+
+
+def test_a_refused_run_keeps_its_quarantine_in_the_transaction_that_held_the_lock(
+    warehouse: Warehouse, publish: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(warehouse, [row | {"patient_age": None} for row in clean_day(DAY, 30)])
+    opened = []
+    transaction = Warehouse.transaction
+
+    def counting(self: Warehouse) -> Any:
+        opened.append(self)
+        return transaction(self)
+
+    monkeypatch.setattr(Warehouse, "transaction", counting)
+    with pytest.raises(DayNotPublished):
+        publish()
+    assert len(opened) == 1
+    assert len(rows_of(warehouse, tables.encounter_quarantine)) == 30
+
+
+def test_the_versions_on_a_score_are_those_that_made_it(
+    warehouse: Warehouse, model: ReadmissionModel
+) -> None:
+    add(warehouse, clean_day(DAY, 2))
+    before = datetime.now(UTC)
+    publish_list(warehouse, window(DAY), model, 7, POLICY)
+    for row in rows_of(warehouse, tables.care_management_scores):
+        assert (row["model_name"], row["model_version"]) == (model.name, 7)
+        assert (row["policy_version"], row["policy_hash"]) == (POLICY.version, POLICY.hash)
+        assert before <= row["scored_at"] <= datetime.now(UTC)
 
 
 def test_a_discharge_corrected_to_another_day_leaves_the_first_list(
@@ -282,7 +348,7 @@ def test_a_discharge_corrected_to_another_day_leaves_the_first_list(
     publish()
     moved = row | {"discharged_at": local("2026-03-03"), "ingested_at": local("2026-03-03", 13)}
     add(warehouse, [moved])
-    assert len(warehouse.read(queries.lists_out_of_date(window(DAY).start))) == 1
+    assert out_of_date(warehouse)
     publish()
     publish("2026-03-03")
     listed = [
