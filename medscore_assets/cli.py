@@ -329,14 +329,16 @@ def _print_models(versions: list[RegisteredVersion], as_json: bool) -> None:
     if as_json:
         print(json.dumps([v.as_dict() for v in versions], default=str))
         return
-    table = Table("model", "alias", "created (UTC)", "contract", "AUROC", "slope", "Brier", box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1))
+    for heading in ("model", "alias", "created", "contract", "AUROC", "slope", "Brier"):
+        table.add_column(heading, no_wrap=True)
     for v in versions:
         measures = (v.metrics.get(name) for name in ("auroc", "calibration_slope", "brier"))
         table.add_row(
             f"{v.name} {v.version}",
             ", ".join(v.aliases),
-            f"{v.created_at:%Y-%m-%d %H:%M}",
-            v.tags.get("contract_hash", "")[:12],
+            f"{v.created_at:%Y-%m-%d}",
+            v.tags.get("contract_hash", "")[:8],
             *("" if value is None else f"{value:.3f}" for value in measures),
         )
     console.print(table)

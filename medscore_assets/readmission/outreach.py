@@ -244,7 +244,7 @@ def top_factors(matrix: Matrix, explained: Explained, count: int) -> list[str]:
         for columns, codes, contributions in zip(
             strongest.tolist(),
             matrix[rows, strongest].tolist(),
-            explained.contributions[rows, strongest].tolist(),
+            np.round(explained.contributions[rows, strongest], 6).tolist(),
             strict=True,
         )
     ]
@@ -252,7 +252,7 @@ def top_factors(matrix: Matrix, explained: Explained, count: int) -> list[str]:
 
 def _factor(column: int, code: float, contribution: float) -> str:
     before, after = _reason(column, code, contribution > 0)
-    return f"{before}{round(contribution, 6)!r}{after}"
+    return f"{before}{contribution!r}{after}"
 
 
 @functools.lru_cache(maxsize=4096)
