@@ -10,7 +10,7 @@ import dagster as dg
 import sqlalchemy as sa
 
 OWNERS = ["team:clinical-ml"]
-READMISSION_GROUP = "readmission"
+READMISSION: dict[str, Any] = {"group_name": "readmission", "owners": OWNERS}
 
 
 def table_schema(table: sa.Table) -> dg.TableSchema:

@@ -7,16 +7,18 @@ from typing import Any
 
 import dagster as dg
 
-from medscore_assets.readmission import assets as readmission
+from medscore_assets.readmission.assets import care_management_scores
 from medscore_assets.readmission.checks import CHECKS
+from medscore_assets.readmission.model_assets import readmission_model, readmission_training_set
+from medscore_assets.readmission.sources import SOURCES
 from medscore_assets.settings import Settings
 from resources.registry import ModelRegistry
 from resources.warehouse import Warehouse
 from schedules.outreach import morning_schedule
 from sensors.late_discharges import late_discharge_sensor
 
-TRAINING = dg.AssetSelection.assets(readmission.readmission_training_set, readmission.readmission_model)
-OUTREACH = dg.AssetSelection.assets(readmission.care_management_scores)
+TRAINING = dg.AssetSelection.assets(readmission_training_set, readmission_model)
+OUTREACH = dg.AssetSelection.assets(care_management_scores)
 
 JOBS = [
     dg.define_asset_job(
@@ -55,10 +57,10 @@ def build_defs(settings: Settings | None = None, **resources: Any) -> dg.Definit
     settings = settings or Settings()
     return dg.Definitions(
         assets=[
-            *readmission.SOURCES,
-            readmission.readmission_training_set,
-            readmission.readmission_model,
-            readmission.care_management_scores,
+            *SOURCES,
+            readmission_training_set,
+            readmission_model,
+            care_management_scores,
         ],
         asset_checks=CHECKS,
         jobs=JOBS,

@@ -17,10 +17,12 @@ from medscore_assets.contracts.readmission import READMISSION
 from medscore_assets.definitions import build_defs
 from medscore_assets.failures import failures
 from medscore_assets.partitions import closed_mornings
-from medscore_assets.readmission import assets as readmission
+from medscore_assets.readmission.assets import care_management_scores
 from medscore_assets.readmission.checks import CHECKS, integrity, mixed, unaccounted
+from medscore_assets.readmission.model_assets import readmission_model, readmission_training_set
 from medscore_assets.readmission.policy import DEFAULT_FILE
 from medscore_assets.readmission.scoring import MODEL
+from medscore_assets.readmission.sources import SOURCES
 from resources.errors import ContractViolation, TransientError
 from resources.registry import ModelRegistry
 from resources.warehouse import Warehouse
@@ -48,7 +50,7 @@ def materialize(warehouse: Warehouse, champion: ModelRegistry, instance: dg.Dags
                 }
             }
         return dg.materialize(
-            [readmission.care_management_scores, *CHECKS],
+            [care_management_scores, *CHECKS],
             resources={"warehouse": warehouse, "registry": registry, "policy_file": DEFAULT_FILE},
             instance=instance,
             raise_on_error=False,
@@ -272,7 +274,7 @@ def test_training_makes_a_set_and_a_champion_from_the_sources(
         replace=False,
     )
     result = dg.materialize(
-        [*readmission.SOURCES, readmission.readmission_training_set, readmission.readmission_model],
+        [*SOURCES, readmission_training_set, readmission_model],
         resources={"warehouse": warehouse, "registry": empty_registry, "policy_file": Path(DEFAULT_FILE)},
         instance=instance,
     )

@@ -1,13 +1,9 @@
-"""The warehouse's tables, as SQLAlchemy Core sees them.
+"""The readmission family's tables: what hospitals send, the training set, the morning list, its outcomes.
 
-Belongs here: one `Table` per table, with keys, check constraints and comments; contract columns are
-derived from the contract. Does not belong here: queries and writes (assets and `resources.warehouse`),
-and the creation of tables: Alembic does that (`migrations/`), and a test compares the two.
+Belongs here: one `Table` per table; contract columns are derived from the contract.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
@@ -17,37 +13,18 @@ from medscore_assets.contracts.fields import Category, Day, Field, Flag, Moment,
 from medscore_assets.contracts.readmission import READMISSION
 from medscore_assets.readmission.cohort import EXCLUSIONS, PARTS
 from medscore_assets.readmission.policy import TIERS
-
-metadata = sa.MetaData(
-    naming_convention={
-        "pk": "pk_%(table_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    }
+from medscore_assets.tables.common import (
+    PROBABILITY,
+    SAYS,
+    TIMESTAMP,
+    column,
+    metadata,
+    one_of,
+    probability_check,
 )
 
-TIMESTAMP = sa.DateTime(timezone=True)
-SAYS = {
-    "encounter_id": READMISSION.fields["encounter_id"].description,
-    "patient_id": READMISSION.fields["patient_id"].description,
-    "hospital_id": READMISSION.fields["hospital_id"].description,
-    "discharged_at": READMISSION.fields["discharged_at"].description,
-    "score_date": "The day on which the window of the list opens, at 06:00.",
-    "event_id": "Counts the rows in the order of their arrival.",
-    "ingested_at": "When the row arrived.",
-    "contract_hash": "The contract under which this was made.",
-    "model_name": "The model's name in the registry.",
-    "model_version": "The model's version in the registry.",
-    "policy_version": "The version that the policy gives itself.",
-    "policy_hash": "The hash of the policy's rules.",
-    "disclaimer": "The policy's disclaimer, word for word.",
-    "field": "The field whose rule was broken.",
-    "reason": "Why, in one word.",
-}
-"""What columns mean whose name means the same wherever it stands."""
-PROBABILITY = sa.Double()
+CALL_OUTCOMES = ("called", "declined", "reached")
+"""What comes of a call, by how far it got."""
 
 
 def _sql_type(field: Field) -> sa.types.TypeEngine[object]:
@@ -87,30 +64,17 @@ def feature_checks(contract: Contract) -> list[sa.CheckConstraint]:
         if isinstance(field, Whole):
             rule = f"{field.name} BETWEEN {field.minimum} AND {field.maximum}"
         elif isinstance(field, Category):
-            rule = _one_of(field.name, field.categories)
+            rule = one_of(field.name, field.categories)
         else:
             continue
         checks.append(sa.CheckConstraint(rule, name=field.name))
     return checks
 
 
-def _one_of(column: str, values: tuple[str, ...]) -> str:
-    return f"{column} IN ({', '.join(repr(v) for v in values)})"
-
-
-def _probability_check(column: str) -> sa.CheckConstraint:
-    return sa.CheckConstraint(f"{column} BETWEEN 0 AND 1", name=column)
-
-
-def _column(name: str, *arguments: Any, **options: Any) -> sa.Column[Any]:
-    """A column whose comment follows from its name."""
-    return sa.Column(name, *arguments, comment=SAYS[name], **options)
-
-
 discharge_events = sa.Table(
     "discharge_events",
     metadata,
-    _column("event_id", sa.BigInteger, sa.Identity(always=False), primary_key=True),
+    column("event_id", sa.BigInteger, sa.Identity(always=False), primary_key=True),
     sa.Column("source", sa.Text, nullable=False, comment="The feed: demo, uci-diabetes, a hospital's name."),
     *landing_columns(READMISSION),
     sa.Column(
@@ -137,7 +101,7 @@ inpatient_admissions = sa.Table(
     sa.Column("admitted_at", TIMESTAMP, nullable=False, comment="When the stay began."),
     sa.Column("planned", sa.Boolean, nullable=False, comment="Planned stays are no readmission (CMS)."),
     sa.Column("source", sa.Text, nullable=False, comment="The feed."),
-    _column("ingested_at", TIMESTAMP, nullable=False, server_default=sa.func.now()),
+    column("ingested_at", TIMESTAMP, nullable=False, server_default=sa.func.now()),
     sa.Index("ix_inpatient_admissions_patient_id_admitted_at", "patient_id", "admitted_at"),
     comment="Every acute inpatient stay that began, also those still open: tells who was readmitted.",
 )
@@ -155,25 +119,25 @@ readmission_outcomes = sa.Table(
 demo_ground_truth = sa.Table(
     "demo_ground_truth",
     metadata,
-    _column("encounter_id", sa.Text, primary_key=True),
+    column("encounter_id", sa.Text, primary_key=True),
     sa.Column(
         "probability", PROBABILITY, nullable=False, comment="The probability the label was drawn with."
     ),
-    _probability_check("probability"),
+    probability_check("probability"),
     comment="What the demo generator knows and no model may read: the ceiling of any model on demo data.",
 )
 
 readmission_training_set = sa.Table(
     "readmission_training_set",
     metadata,
-    _column("encounter_id", sa.Text, primary_key=True),
-    _column("patient_id", sa.Text, nullable=False),
-    _column("discharged_at", TIMESTAMP, nullable=False),
+    column("encounter_id", sa.Text, primary_key=True),
+    column("patient_id", sa.Text, nullable=False),
+    column("discharged_at", TIMESTAMP, nullable=False),
     sa.Column("part", sa.Text, nullable=False, comment="Which part of the split; a patient is in one only."),
     sa.Column("readmitted_within_30_days", sa.Boolean, nullable=False, comment="The label."),
     *feature_columns(READMISSION),
-    _column("contract_hash", sa.Text, nullable=False),
-    sa.CheckConstraint(_one_of("part", PARTS), name="part"),
+    column("contract_hash", sa.Text, nullable=False),
+    sa.CheckConstraint(one_of("part", PARTS), name="part"),
     *feature_checks(READMISSION),
     comment="Index discharges with matured labels, as the champion's training run saw them.",
 )
@@ -190,11 +154,11 @@ outreach_lists = sa.Table(
     sa.Column("excluded", sa.Integer, nullable=False, comment="Encounters that are not eligible."),
     sa.Column("scored", sa.Integer, nullable=False, comment="Encounters on the list."),
     sa.Column("admissions", sa.Integer, nullable=False, comment="Admissions known when the list was made."),
-    _column("model_name", sa.Text, nullable=False),
-    _column("model_version", sa.Integer, nullable=False),
-    _column("contract_hash", sa.Text, nullable=False),
-    _column("policy_version", sa.Text, nullable=False),
-    _column("policy_hash", sa.Text, nullable=False),
+    column("model_name", sa.Text, nullable=False),
+    column("model_version", sa.Integer, nullable=False),
+    column("contract_hash", sa.Text, nullable=False),
+    column("policy_version", sa.Text, nullable=False),
+    column("policy_hash", sa.Text, nullable=False),
     sa.Column("published_at", TIMESTAMP, nullable=False, comment="When the list was last made."),
     sa.CheckConstraint("events = superseded + quarantined + excluded + scored", name="reconciles"),
     sa.CheckConstraint("window_start < window_end", name="window"),
@@ -204,11 +168,11 @@ outreach_lists = sa.Table(
 care_management_scores = sa.Table(
     "care_management_scores",
     metadata,
-    _column("score_date", sa.Date, sa.ForeignKey(outreach_lists.c.score_date), primary_key=True),
-    _column("encounter_id", sa.Text, primary_key=True),
-    _column("patient_id", sa.Text, nullable=False),
-    _column("hospital_id", sa.Text, nullable=False),
-    _column("discharged_at", TIMESTAMP, nullable=False),
+    column("score_date", sa.Date, sa.ForeignKey(outreach_lists.c.score_date), primary_key=True),
+    column("encounter_id", sa.Text, primary_key=True),
+    column("patient_id", sa.Text, nullable=False),
+    column("hospital_id", sa.Text, nullable=False),
+    column("discharged_at", TIMESTAMP, nullable=False),
     sa.Column(
         "rank", sa.Integer, nullable=False, comment="1 is called first: probability, then time, then id."
     ),
@@ -224,11 +188,11 @@ care_management_scores = sa.Table(
         comment="[{feature, value, contribution, direction, text}]; contribution in log-odds.",
     ),
     sa.Column("recommended_actions", JSONB, nullable=False, comment="Texts, by the policy."),
-    _column("disclaimer", sa.Text, nullable=False),
-    _column("model_name", sa.Text, nullable=False),
-    _column("model_version", sa.Integer, nullable=False),
-    _column("policy_version", sa.Text, nullable=False),
-    _column("policy_hash", sa.Text, nullable=False),
+    column("disclaimer", sa.Text, nullable=False),
+    column("model_name", sa.Text, nullable=False),
+    column("model_version", sa.Integer, nullable=False),
+    column("policy_version", sa.Text, nullable=False),
+    column("policy_hash", sa.Text, nullable=False),
     sa.Column("features_sha256", sa.Text, nullable=False, comment="Hash of the encoded features scored."),
     sa.Column(
         "scored_at",
@@ -238,8 +202,8 @@ care_management_scores = sa.Table(
     ),
     sa.UniqueConstraint("score_date", "rank"),
     sa.Index("ix_care_management_scores_patient_id", "patient_id"),
-    _probability_check("readmission_probability"),
-    sa.CheckConstraint(_one_of("risk_tier", TIERS), name="risk_tier"),
+    probability_check("readmission_probability"),
+    sa.CheckConstraint(one_of("risk_tier", TIERS), name="risk_tier"),
     sa.CheckConstraint("rank >= 1", name="rank"),
     sa.CheckConstraint("length(disclaimer) > 0", name="disclaimer"),
     sa.CheckConstraint("jsonb_array_length(recommended_actions) > 0", name="recommended_actions"),
@@ -249,21 +213,52 @@ care_management_scores = sa.Table(
 encounter_quarantine = sa.Table(
     "encounter_quarantine",
     metadata,
-    _column("score_date", sa.Date, primary_key=True),
-    _column("event_id", sa.BigInteger, sa.ForeignKey(discharge_events.c.event_id), primary_key=True),
-    _column("field", sa.Text, primary_key=True),
-    _column("reason", sa.Text, nullable=False),
+    column("score_date", sa.Date, primary_key=True),
+    column("event_id", sa.BigInteger, sa.ForeignKey(discharge_events.c.event_id), primary_key=True),
+    column("field", sa.Text, primary_key=True),
+    column("reason", sa.Text, nullable=False),
     sa.Column("encounter_id", sa.Text, comment="As sent; may be missing."),
-    sa.CheckConstraint(_one_of("reason", tuple(r.label for r in Reason if r)), name="reason"),
+    sa.CheckConstraint(one_of("reason", tuple(r.label for r in Reason if r)), name="reason"),
     comment="Rows that broke the contract, field by field. The row itself stays in discharge_events.",
 )
 
 outreach_exclusions = sa.Table(
     "outreach_exclusions",
     metadata,
-    _column("score_date", sa.Date, sa.ForeignKey(outreach_lists.c.score_date), primary_key=True),
-    _column("encounter_id", sa.Text, primary_key=True),
-    _column("reason", sa.Text, nullable=False),
-    sa.CheckConstraint(_one_of("reason", EXCLUSIONS), name="reason"),
+    column("score_date", sa.Date, sa.ForeignKey(outreach_lists.c.score_date), primary_key=True),
+    column("encounter_id", sa.Text, primary_key=True),
+    column("reason", sa.Text, nullable=False),
+    sa.CheckConstraint(one_of("reason", EXCLUSIONS), name="reason"),
     comment="Valid discharges that are not to be called, and why.",
+)
+
+outreach_calls = sa.Table(
+    "outreach_calls",
+    metadata,
+    sa.Column("encounter_id", sa.Text, primary_key=True, comment="The discharge that was called about."),
+    sa.Column("called_at", TIMESTAMP, primary_key=True, comment="When somebody called."),
+    sa.Column("outcome", sa.Text, nullable=False, comment="What came of the call."),
+    sa.Column("source", sa.Text, nullable=False, comment="The feed or the page it was entered on."),
+    column("ingested_at", TIMESTAMP, nullable=False, server_default=sa.func.now()),
+    sa.CheckConstraint(one_of("outcome", CALL_OUTCOMES), name="outcome"),
+    comment="Calls to patients on a list: called without an answer, reached, or declined.",
+)
+
+readmission_score_outcomes = sa.Table(
+    "readmission_score_outcomes",
+    metadata,
+    column("score_date", sa.Date, primary_key=True),
+    column("encounter_id", sa.Text, primary_key=True),
+    column("patient_id", sa.Text, nullable=False),
+    column("discharged_at", TIMESTAMP, nullable=False),
+    column("model_version", sa.Integer, nullable=False),
+    sa.Column("readmission_probability", PROBABILITY, nullable=False, comment="As it stood on the list."),
+    sa.Column("risk_tier", sa.Text, nullable=False, comment="As it stood on the list."),
+    sa.Column("call_outcome", sa.Text, comment="The furthest that a call got; NULL if nobody called."),
+    sa.Column("readmitted_within_30_days", sa.Boolean, nullable=False, comment="The outcome."),
+    probability_check("readmission_probability"),
+    sa.CheckConstraint(one_of("risk_tier", TIERS), name="risk_tier"),
+    sa.CheckConstraint(one_of("call_outcome", CALL_OUTCOMES), name="call_outcome"),
+    sa.Index("ix_readmission_score_outcomes_discharged_at", "discharged_at"),
+    comment="Scores whose outcome is known, beside it: what prospective performance is measured on.",
 )

@@ -1,0 +1,47 @@
+"""The warehouse's tables, as SQLAlchemy Core sees them.
+
+Belongs here: one `Table` per table, with keys, check constraints and comments, a module per family.
+Does not belong here: queries and writes (assets and `resources.warehouse`), and the creation of tables:
+Alembic does that (`migrations/`), and a test compares the two.
+"""
+
+from medscore_assets.tables.common import SAYS, metadata
+from medscore_assets.tables.operations import alerts, model_decisions, monitoring_measures
+from medscore_assets.tables.readmission import (
+    care_management_scores,
+    demo_ground_truth,
+    discharge_events,
+    encounter_quarantine,
+    feature_checks,
+    feature_columns,
+    inpatient_admissions,
+    landing_columns,
+    outreach_calls,
+    outreach_exclusions,
+    outreach_lists,
+    readmission_outcomes,
+    readmission_score_outcomes,
+    readmission_training_set,
+)
+
+__all__ = [
+    "SAYS",
+    "alerts",
+    "care_management_scores",
+    "demo_ground_truth",
+    "discharge_events",
+    "encounter_quarantine",
+    "feature_checks",
+    "feature_columns",
+    "inpatient_admissions",
+    "landing_columns",
+    "metadata",
+    "model_decisions",
+    "monitoring_measures",
+    "outreach_calls",
+    "outreach_exclusions",
+    "outreach_lists",
+    "readmission_outcomes",
+    "readmission_score_outcomes",
+    "readmission_training_set",
+]
