@@ -23,11 +23,22 @@ from medscore_assets.tables.readmission import (
     readmission_score_outcomes,
     readmission_training_set,
 )
+from medscore_assets.tables.serving import (
+    api_keys,
+    audit_events,
+    cds_feedback,
+    readmission_scores,
+    replayed_tokens,
+    shadow_scores,
+)
 
 __all__ = [
     "SAYS",
     "alerts",
+    "api_keys",
+    "audit_events",
     "care_management_scores",
+    "cds_feedback",
     "demo_ground_truth",
     "discharge_events",
     "encounter_quarantine",
@@ -43,5 +54,8 @@ __all__ = [
     "outreach_lists",
     "readmission_outcomes",
     "readmission_score_outcomes",
+    "readmission_scores",
     "readmission_training_set",
+    "replayed_tokens",
+    "shadow_scores",
 ]
