@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _LOCK = "medscore schema"
 
+_CONNECT_TIMEOUT_S = 10
+"""For one attempt; a server that takes a connection and says nothing would hold the caller for ever."""
+
 
 def prepare(databases: Databases) -> None:
     """Create the databases that are absent and bring the warehouse's schema up to the code's.
@@ -39,7 +42,7 @@ def create_database(url: str) -> bool:
     """Create the database that `url` names, unless it is there. True if it was created."""
     address = sa.make_url(url)
     try:
-        psycopg.connect(_libpq(address), connect_timeout=10).close()
+        _connect(address).close()
         return False
     except psycopg.OperationalError as error:
         # Absent, or out of reach: its server's own database tells.
@@ -49,7 +52,7 @@ def create_database(url: str) -> bool:
 def _create(address: sa.URL, refusal: MedscoreError) -> bool:
     name = address.database or ""
     try:
-        connection = psycopg.connect(_libpq(address.set(database="postgres")), autocommit=True)
+        connection = _connect(address.set(database="postgres"))
     except psycopg.OperationalError:
         raise refusal from None
     with connection:
@@ -57,7 +60,7 @@ def _create(address: sa.URL, refusal: MedscoreError) -> bool:
         connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [_LOCK])
         if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
             try:
-                psycopg.connect(_libpq(address), connect_timeout=10).close()
+                _connect(address).close()
             except psycopg.OperationalError:
                 raise refusal from None
             return False
@@ -125,6 +128,6 @@ def alembic_config() -> Config:
     return config
 
 
-def _libpq(address: sa.URL) -> str:
-    """The address as the driver itself takes it."""
-    return address.set(drivername="postgresql").render_as_string(hide_password=False)
+def _connect(address: sa.URL) -> psycopg.Connection:
+    conninfo = address.set(drivername="postgresql").render_as_string(hide_password=False)
+    return psycopg.connect(conninfo, autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S)

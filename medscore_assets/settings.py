@@ -22,6 +22,7 @@ from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from medscore_assets.database_tls import verified
 from resources.errors import PermanentError
 
 PREFIX = "MEDSCORE_"
@@ -66,10 +67,17 @@ class Settings(BaseSettings):
         default=Path(".medscore"),
         description="Where MedScore keeps its files: the embedded database, model files, logs.",
     )
+    database_insecure: bool = Field(
+        default=False,
+        description="Whether an address of a database on another machine may name an sslmode weaker than "
+        "verify-full. Only for a connection that something else encrypts, such as a private network.",
+    )
     database_url: SecretStr | None = Field(
         default=None,
         description="The warehouse's PostgreSQL, as postgresql://user:password@host:port/database. "
-        "Without it a PostgreSQL server of its own is started under MEDSCORE_HOME.",
+        "Without it a PostgreSQL server of its own is started under MEDSCORE_HOME. On another machine "
+        "sslmode=verify-full is added unless it is there, and a weaker one is refused; sslrootcert names the "
+        "certificate authority, by default any that this machine trusts.",
     )
     dagster_database_url: SecretStr | None = Field(
         default=None,
@@ -102,11 +110,96 @@ class Settings(BaseSettings):
         default=None,
         description="Tiers, actions and disclaimer. The default is the policy in the package.",
     )
+    thresholds_file: Path | None = Field(
+        default=None,
+        description="From when on drift and loss of performance are a warning or an alarm. The default is "
+        "the file in the package.",
+    )
+    alerts_file: Path | None = Field(
+        default=None,
+        description="Who is told what, and how. The default is the file in the package: everything to the "
+        "log and, where they are set, to the webhook and the mailbox.",
+    )
+    alert_webhook_url: SecretStr | None = Field(
+        default=None,
+        description="Where alerts are posted as JSON: Slack, Teams, Mattermost or a receiver of your own.",
+    )
+    alert_webhook_secret: SecretStr | None = Field(
+        default=None,
+        description="With it each message is signed (HMAC-SHA256, the header webhook-signature).",
+    )
+    alert_smtp_url: SecretStr | None = Field(
+        default=None,
+        description="The mail server for alerts, as smtp://user:password@host:587 (STARTTLS) or smtps://.",
+    )
+    alert_email_from: str | None = Field(default=None, description="The sender of alerts by e-mail.")
+    alert_email_to: str | None = Field(
+        default=None, description="Who gets alerts by e-mail: addresses, separated by commas."
+    )
+    heartbeat_url: SecretStr | None = Field(
+        default=None,
+        description="Asked each minute while all is well, so that a dead-man service elsewhere notices when "
+        "this machine is gone.",
+    )
+    retraining_cooldown_days: int = Field(
+        default=3,
+        ge=1,
+        description="How long after any training, failed ones included, degradation asks for no other one.",
+    )
+    source_silence_hours: int = Field(
+        default=36,
+        ge=1,
+        description="How long a feed may deliver nothing before it is reported.",
+    )
+    unwatched_sources: str = Field(
+        default="demo,uci-diabetes",
+        description="Sources that were loaded once, separated by commas: their silence means nothing.",
+    )
+    keep_lists_days: int = Field(
+        default=730,
+        ge=90,
+        description="How long lists are kept, with their scores, exclusions, quarantine and outcomes. Scores "
+        "whose outcome may still come are kept longer.",
+    )
+    keep_audit_days: int = Field(
+        default=2192,
+        ge=365,
+        description="How long decisions about models, their measures, and alerts that are over are kept: by "
+        "default six years.",
+    )
+    keep_run_logs_days: int = Field(
+        default=30,
+        ge=7,
+        description="How long the log of a Dagster run is kept, and what its steps printed. That the run "
+        "was, and what it materialized and checked, is kept.",
+    )
     dagster_port: int = Field(
         default=3000, ge=1, le=65535, description="The port of Dagster's UI, on this machine only."
     )
     mlflow_port: int = Field(
         default=5000, ge=1, le=65535, description="The port of MLflow's UI, on this machine only."
+    )
+    api_host: str = Field(
+        default="127.0.0.1",
+        description="The address that the API listens on. Another one than this machine's own needs an "
+        "issuer of tokens in MEDSCORE_ACCESS_FILE.",
+    )
+    api_port: int = Field(default=8000, ge=1, le=65535, description="The port of the API.")
+    api_rate: int = Field(
+        default=6000,
+        ge=1,
+        description="How many requests a minute the API takes from one client. After a pause, those of ten "
+        "seconds may come at once.",
+    )
+    shadow: bool = Field(
+        default=False,
+        description="Whether the API also scores with the model under the alias challenger, into a table of "
+        "its own that nobody is shown.",
+    )
+    access_file: Path | None = Field(
+        default=None,
+        description="Who may use the API: issuers of tokens, roles, origins. Without it nobody is told "
+        "apart, and the API listens on this machine only.",
     )
     test_data: Path | None = Field(
         default=None,
@@ -120,7 +213,7 @@ class Settings(BaseSettings):
             raise _sentence(error) from None
         _refuse_unknown(type(self).model_fields, self.model_config.get("env_file"))
 
-    @field_validator("home", "policy_file", "test_data")
+    @field_validator("home", "policy_file", "thresholds_file", "alerts_file", "access_file", "test_data")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return PROJECT_ROOT / path.expanduser() if path is not None else None
@@ -140,6 +233,19 @@ class Settings(BaseSettings):
             parts = urlsplit(url.get_secret_value())
             if not re.fullmatch(r"postgres(ql)?(\+\w+)?", parts.scheme) or not parts.path.strip("/"):
                 raise ValueError("is not of the form postgresql://user:password@host:port/database")
+            url = SecretStr(
+                verified(url.get_secret_value(), weak_allowed=bool(info.data.get("database_insecure")))
+            )
+        return url
+
+    @field_validator("alert_webhook_url", "alert_smtp_url", "heartbeat_url")
+    @classmethod
+    def _address(cls, url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        schemes = ("smtp", "smtps") if info.field_name == "alert_smtp_url" else ("http", "https")
+        if url is not None:
+            parts = urlsplit(url.get_secret_value())
+            if parts.scheme not in schemes or not parts.hostname:
+                raise ValueError(f"is not an address that begins with {' or '.join(schemes)}://")
         return url
 
     @property
@@ -151,6 +257,11 @@ class Settings(BaseSettings):
     def policy_path(self) -> Path:
         """The policy file in force."""
         return self.policy_file or _PACKAGE / "readmission" / "policy.toml"
+
+    @property
+    def thresholds_path(self) -> Path:
+        """The file of monitoring thresholds in force."""
+        return self.thresholds_file or _PACKAGE / "monitoring" / "thresholds.toml"
 
     @property
     def postgres_directory(self) -> Path:

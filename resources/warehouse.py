@@ -401,6 +401,9 @@ def unreachable(text: str, url: sa.URL) -> MedscoreError:
     if "does not exist" in reason or "authentication failed" in reason:
         mend = "Correct MEDSCORE_DATABASE_URL, or run: medscore db upgrade"
         return PermanentError(f"the database cannot be opened: {reason}", where=_place(url), mend=mend)
+    if re.search(r"\bSSL\b|certificate", reason):
+        mend = "Name the server's root certificate in the address: sslrootcert=FILE"
+        return PermanentError(f"the connection is not trusted: {reason}", where=_place(url), mend=mend)
     mend = "Start the server or correct MEDSCORE_DATABASE_URL, and try again."
     return TransientError(f"the database does not answer: {reason}", where=_place(url), mend=mend)
 

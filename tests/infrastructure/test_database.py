@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,6 +110,19 @@ def test_a_user_who_may_not_create_is_told_who_can(databases: Databases, postgre
 def test_a_server_that_is_not_there_is_transient(tmp_path: Path) -> None:
     with pytest.raises(TransientError, match="does not answer"):
         create_database(f"postgresql+psycopg://me@/medscore?host={tmp_path}")
+
+
+def test_a_server_that_takes_connections_and_says_nothing_does_not_hold_the_caller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Two attempts, the database and its server's own, at libpq's shortest time each.
+    monkeypatch.setattr("medscore_assets.database._CONNECT_TIMEOUT_S", 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        began = time.monotonic()
+        with pytest.raises(TransientError, match="does not answer"):
+            create_database(f"postgresql+psycopg://me@127.0.0.1:{port}/medscore")
+        assert time.monotonic() - began < 20
 
 
 def test_the_configuration_is_found_from_any_folder(
