@@ -38,6 +38,23 @@ def mornings() -> dg.DailyPartitionsDefinition:
     )
 
 
+def require_same_mornings(settings: Settings) -> Settings:
+    """The settings, if their zone and first day are those of `mornings`, which the assets are bound to.
+
+    Raises `PermanentError` otherwise: schedules and windows would disagree about when a morning is.
+    """
+    bound = mornings()
+    first_day = bound.start.date()
+    if (settings.timezone, settings.first_day) != (bound.timezone, first_day):
+        raise PermanentError(
+            f"mornings from {settings.first_day} in {settings.timezone} are asked for, and the assets have "
+            f"mornings from {first_day} in {bound.timezone}",
+            where="MEDSCORE_TIMEZONE, MEDSCORE_FIRST_DAY",
+            mend="Set both in the environment or .env before anything is loaded.",
+        )
+    return settings
+
+
 def window(partition_key: str) -> Window:
     """The window of one morning list."""
     bounds = mornings().time_window_for_partition_key(partition_key)

@@ -4,7 +4,9 @@ Belongs here: what is asserted of a published table, in counts. Does not belong 
 The contract itself is enforced before anything is written; these are the second, visible gate.
 """
 
+import itertools
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,11 @@ import dagster as dg
 from medscore_assets.partitions import window
 from medscore_assets.readmission import queries
 from medscore_assets.readmission.assets import care_management_scores
-from medscore_assets.readmission.policy import load_policy
+from medscore_assets.readmission.policy import TIERS, Policy, load_policy
 from resources.warehouse import Warehouse
+
+STALE_AFTER = timedelta(days=45)
+"""Longer than any feed or correction takes: a discharge that comes in so late is no news."""
 
 Integrity = dict[str, dict[str, Any]]
 """Per day the header of its list beside what the tables hold; empty for a day without a list."""
@@ -48,11 +53,44 @@ def mixed(found: Integrity) -> list[str]:
     ]
 
 
+def contradictory(warehouse: Warehouse, days: Sequence[str], policy: Policy) -> list[str]:
+    """The days on which a stored tier is not that of its stored probability.
+
+    The edges of a policy that is no longer in force are not known: of its lists only the order is looked
+    at, that no lower probability has a higher tier.
+    """
+    return [
+        day
+        for day in days
+        if not _tiers_follow(warehouse.read(queries.listed_tiers(window(day))).to_pylist(), policy)
+    ]
+
+
+def _tiers_follow(scores: Sequence[dict[str, Any]], policy: Policy) -> bool:
+    tiers = [TIERS.index(score["risk_tier"]) for score in scores]
+    if any(lower > higher for higher, lower in itertools.pairwise(tiers)):
+        return False
+    return all(
+        score["risk_tier"] == policy.tier(score["readmission_probability"])
+        for score in scores
+        if score["policy_hash"] == policy.hash
+    )
+
+
+def late_arrivals(warehouse: Warehouse, days: Sequence[str]) -> dict[str, int]:
+    """Per day how many discharges came in on it that are older than `STALE_AFTER`."""
+    found = {day: warehouse.read(queries.stale_arrivals(window(day), STALE_AFTER)) for day in days}
+    return {day: int(rows["rows"][0].as_py()) for day, rows in found.items()}
+
+
 def _verdict(
-    wrong: list[str], days: int, severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
+    wrong: list[str],
+    days: int,
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
+    **counts: int,
 ) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
-        passed=not wrong, severity=severity, metadata={"days": days, "days_that_fail": wrong}
+        passed=not wrong, severity=severity, metadata={"days": days, "days_that_fail": wrong, **counts}
     )
 
 
@@ -94,4 +132,35 @@ def quarantine_stays_small(
     return _verdict(wrong, len(found), dg.AssetCheckSeverity.WARN)
 
 
-CHECKS = [every_discharge_is_accounted_for, one_model_and_one_policy_per_list, quarantine_stays_small]
+@dg.asset_check(asset=care_management_scores, blocking=True)
+def tiers_follow_from_probabilities(
+    context: dg.AssetCheckExecutionContext,
+    warehouse: dg.ResourceParam[Warehouse],
+    policy_file: dg.ResourceParam[Path],
+) -> dg.AssetCheckResult:
+    """Every stored tier is the one that the policy gives to the stored probability."""
+    days = context.partition_keys
+    return _verdict(contradictory(warehouse, days, load_policy(policy_file)), len(days))
+
+
+@dg.asset_check(asset=care_management_scores)
+def discharges_arrive_in_time(
+    context: dg.AssetCheckExecutionContext, warehouse: dg.ResourceParam[Warehouse]
+) -> dg.AssetCheckResult:
+    """Warns of discharges that came in on the day, for the first time, with a discharge weeks before.
+
+    They are on the list of their discharge day, which nobody looks at any more: a feed that wrote a wrong
+    year, or one that was connected late. Records that were loaded as history are meant to be there.
+    """
+    found = late_arrivals(warehouse, context.partition_keys)
+    wrong = [day for day, rows in found.items() if rows]
+    return _verdict(wrong, len(found), dg.AssetCheckSeverity.WARN, discharges=sum(found.values()))
+
+
+CHECKS = [
+    every_discharge_is_accounted_for,
+    one_model_and_one_policy_per_list,
+    tiers_follow_from_probabilities,
+    quarantine_stays_small,
+    discharges_arrive_in_time,
+]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +25,24 @@ import pyarrow.compute as pc
 from medscore_assets.contracts.contract import Checked
 from medscore_assets.contracts.fields import Flag, Reason, Whole
 from medscore_assets.contracts.readmission import READMISSION
+from medscore_assets.readmission.columns import (
+    NOWHERE,
+    Mask,
+    Positions,
+    as_days,
+    as_integers,
+    as_mask,
+    as_micros,
+    at,
+    joined,
+    local_days,
+    positions_among,
+    shared_codes,
+    span,
+    text_codes,
+    to_micros,
+)
 from resources.errors import PermanentError
-
-Mask = npt.NDArray[np.bool_]
-Micros = npt.NDArray[np.int64]
-Positions = npt.NDArray[np.int64]
 
 EXCLUSIONS = (
     "expired",
@@ -63,8 +76,6 @@ TRAIN_SHARE = 0.8
 
 ADULT_AGE = 18
 
-_NOWHERE = -1
-
 
 def check_context(events: pa.Table) -> Checked:
     """The contract's word on the context of a table, and on the order of its times.
@@ -75,11 +86,11 @@ def check_context(events: pa.Table) -> Checked:
     admitted, discharged = checked.fields.index("admitted_at"), checked.fields.index("discharged_at")
     both_there = (checked.reasons[:, [admitted, discharged]] == Reason.VALID).all(axis=1)
     if both_there.any():
-        left = _micros(events["discharged_at"])
-        checked.reasons[both_there & (left < _micros(events["admitted_at"])), discharged] = (
+        left = as_micros(events["discharged_at"])
+        checked.reasons[both_there & (left < as_micros(events["admitted_at"])), discharged] = (
             Reason.BEFORE_ADMISSION
         )
-        foretold = left >= _micros(events["ingested_at"]) + _span(timedelta(days=1))
+        foretold = left >= as_micros(events["ingested_at"]) + span(timedelta(days=1))
         checked.reasons[both_there & foretold, discharged] = Reason.AFTER_ARRIVAL
     return checked
 
@@ -97,11 +108,11 @@ def eligibility(
     """
     known = _known_admissions(events if also_known is None else also_known, admissions)
     again = _first_admission_after(events, known)
-    began = np.where(again == _NOWHERE, np.iinfo(np.int64).max, _micros(known["admitted_at"])[again])
-    moment = np.full(len(events), _to_micros(as_of))
+    began = np.where(again == NOWHERE, np.iinfo(np.int64).max, as_micros(known["admitted_at"])[again])
+    moment = np.full(len(events), to_micros(as_of))
     days = np.full(len(events), np.datetime64(as_of.date(), "D"))
     # A death is a death whenever it became known: a list made again late must not call the dead.
-    died = _mask(pc.is_valid(events["deceased_at"]))
+    died = as_mask(pc.is_valid(events["deceased_at"]))
     return _first_exclusion(events, died, days, readmitted=began < moment)
 
 
@@ -111,16 +122,16 @@ def _first_exclusion(
     """The first of `EXCLUSIONS` that holds for each row, its coverage as of its own day."""
     status = events["discharge_status"]
     named = ("expired", "hospice", "transferred", "left_against_advice")
-    holds = {name: _mask(pc.equal(status, name)) for name in named}
+    holds = {name: as_mask(pc.equal(status, name)) for name in named}
     # Whatever is not known to be well ended is not called: an unlisted status, an unlisted service.
-    holds["status_unknown"] = ~_mask(pc.is_in(status, pa.array([*named, "routine"])))
-    holds["minor"] = _mask(
+    holds["status_unknown"] = ~as_mask(pc.is_in(status, pa.array([*named, "routine"])))
+    holds["minor"] = as_mask(
         pc.and_(pc.greater_equal(events["patient_age"], 0), pc.less(events["patient_age"], ADULT_AGE))
     )
-    holds["service_line"] = ~_mask(pc.equal(events["service_line"], "acute"))
+    holds["service_line"] = ~as_mask(pc.equal(events["service_line"], "acute"))
     coverage = events["covered_until"]
     holds["deceased"] = died
-    holds["not_covered"] = _mask(pc.is_valid(coverage)) & (_days(coverage) < day)
+    holds["not_covered"] = as_mask(pc.is_valid(coverage)) & (as_days(coverage) < day)
     holds["readmitted"] = readmitted
     codes = np.select([holds[name] for name in EXCLUSIONS], range(1, len(EXCLUSIONS) + 1), 0)
     reasons: npt.NDArray[np.str_] = np.array(["", *EXCLUSIONS])[codes]
@@ -141,11 +152,11 @@ def _first_admission_after(index: pa.Table, admissions: pa.Table, planned: Mask 
     Of several that begin at the same moment one that is not `planned` comes first.
     """
     if len(admissions) == 0:
-        return np.full(len(index), _NOWHERE, dtype=np.int64)
-    index_patients, patients = _shared_codes(index["patient_id"], admissions["patient_id"])
-    index_stays, stays = _shared_codes(index["encounter_id"], admissions["encounter_id"])
+        return np.full(len(index), NOWHERE, dtype=np.int64)
+    index_patients, patients = shared_codes(index["patient_id"], admissions["patient_id"])
+    index_stays, stays = shared_codes(index["encounter_id"], admissions["encounter_id"])
     moments, ranks = np.unique(
-        np.concatenate([_micros(index["discharged_at"]), _micros(admissions["admitted_at"])]),
+        np.concatenate([as_micros(index["discharged_at"]), as_micros(admissions["admitted_at"])]),
         return_inverse=True,
     )
     # One integer orders by patient and then by time: the rank of the time, not the time, or it overflows.
@@ -153,12 +164,12 @@ def _first_admission_after(index: pa.Table, admissions: pa.Table, planned: Mask 
     keys = patients * len(moments) + ranks[len(index) :]
     order = np.lexsort((keys,) if planned is None else (planned, keys))
     place = np.searchsorted(keys[order], wanted, side="left")
-    order = np.append(order, _NOWHERE)
+    order = np.append(order, NOWHERE)
     # The index stay itself may begin when it ends; step over it, however often it is listed.
-    while (own := (order[place] != _NOWHERE) & (stays[order[place]] == index_stays)).any():
+    while (own := (order[place] != NOWHERE) & (stays[order[place]] == index_stays)).any():
         place[own] += 1
     found = order[place]
-    return np.where((found != _NOWHERE) & (patients[found] == index_patients), found, _NOWHERE)
+    return np.where((found != NOWHERE) & (patients[found] == index_patients), found, NOWHERE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,44 +203,46 @@ def training_cohort(
     """The index discharges with matured labels that were known at `as_of`, split for training.
 
     `events`, `admissions` and `outcomes` are the source tables; of each only what had arrived at `as_of`
-    is used. Eligibility is judged as of each discharge, so with nothing that came later. Raises
+    is used. Eligibility is judged as of each discharge, so with nothing that came later. Days of coverage
+    are compared with days in the zone of `as_of`, as on the list: give it in the platform's zone. Raises
     `PermanentError` when a part of the split would be empty or hold one outcome only.
     """
     flow = _Flow({"events": len(events)})
-    moment = _to_micros(as_of)
-    current = flow.keep(events, _micros(events["ingested_at"]) <= moment, "arrived_later")
+    moment = to_micros(as_of)
+    current = flow.keep(events, as_micros(events["ingested_at"]) <= moment, "arrived_later")
     current = flow.keep(current, _latest_per_encounter(current), "superseded")
     context = check_context(current)
     sound = flow.keep(current, context.valid, "invalid_context")
-    discharged = _micros(sound["discharged_at"])
+    discharged = as_micros(sound["discharged_at"])
     nobody = np.zeros(len(sound), dtype=bool)
-    died = _mask(pc.is_valid(sound["deceased_at"])) & (_micros(sound["deceased_at"]) <= discharged)
-    reasons = _first_exclusion(sound, died, discharged.astype("M8[us]").astype("M8[D]"), nobody)
+    died = as_mask(pc.is_valid(sound["deceased_at"])) & (as_micros(sound["deceased_at"]) <= discharged)
+    reasons = _first_exclusion(sound, died, local_days(discharged, as_of.tzinfo or UTC), nobody)
     for reason in EXCLUSIONS[:-1]:
         flow.counts[f"excluded_{reason}"] = int((reasons == reason).sum())
     eligible = sound.filter(pa.array(reasons == ""))
     features = READMISSION.encode(eligible)
     index = flow.keep(eligible, features.valid, "invalid_features")
-    labelled = _labelled(flow, index, *_arrived(admissions, outcomes, as_of), as_of)
+    labelled = _labelled(flow, index, *arrived(admissions, outcomes, as_of), as_of)
     table = _split(flow, labelled)
     return TrainingCohort(table, flow.counts, dict(sorted({**context.counts(), **features.counts()}.items())))
 
 
-def _arrived(admissions: pa.Table, outcomes: pa.Table, as_of: datetime) -> tuple[pa.Table, pa.Table]:
-    moment = _to_micros(as_of)
+def arrived(admissions: pa.Table, outcomes: pa.Table, as_of: datetime) -> tuple[pa.Table, pa.Table]:
+    """The rows of both feeds that were there at `as_of`."""
+    moment = to_micros(as_of)
     return (
-        admissions.filter(pa.array(_micros(admissions["ingested_at"]) <= moment)),
-        outcomes.filter(pa.array(_micros(outcomes["recorded_at"]) <= moment)),
+        admissions.filter(pa.array(as_micros(admissions["ingested_at"]) <= moment)),
+        outcomes.filter(pa.array(as_micros(outcomes["recorded_at"]) <= moment)),
     )
 
 
 def _latest_per_encounter(events: pa.Table) -> Mask:
     """The last row of each encounter by arrival, then by key; a row without an encounter stands alone."""
-    keys = _integers(events["event_id"]) if "event_id" in events.column_names else np.arange(len(events))
-    encounters = _codes(_joined(events["encounter_id"]))
-    nameless = encounters == _NOWHERE
+    keys = as_integers(events["event_id"]) if "event_id" in events.column_names else np.arange(len(events))
+    encounters = text_codes(joined(events["encounter_id"]))
+    nameless = encounters == NOWHERE
     encounters[nameless] = len(events) + np.arange(int(nameless.sum()))
-    order = np.lexsort((keys, _micros(events["ingested_at"]), encounters))
+    order = np.lexsort((keys, as_micros(events["ingested_at"]), encounters))
     last = np.append(np.diff(encounters[order]) != 0, True)[: len(events)]
     kept = np.zeros(len(events), dtype=bool)
     kept[order[last]] = True
@@ -244,21 +257,53 @@ def _labelled(
     An outcome that a source recorded wins. Without one, the admissions decide, if they cover this stay:
     a feed that does not list the index stay itself cannot be trusted to list the next one.
     """
-    age = _to_micros(as_of) - _micros(index["discharged_at"])
-    recorded = _positions(index["encounter_id"], outcomes["encounter_id"])
-    matured = age >= np.where(recorded == _NOWHERE, _span(FOLLOW_UP + CLAIMS_LAG), _span(FOLLOW_UP))
-    listed = _positions(index["encounter_id"], admissions["encounter_id"]) != _NOWHERE
-    followed = (recorded != _NOWHERE) | _covered_throughout(index)
-    label = np.where(
-        recorded == _NOWHERE,
-        unplanned_readmission(index, admissions),
-        _at(_mask(outcomes["readmitted_within_30_days"]), recorded),
-    )
-    index = index.append_column("readmitted_within_30_days", pa.array(label.astype(bool)))
-    index = flow.keep(index, matured, "label_not_matured")
-    known = (listed | (recorded != _NOWHERE))[matured]
+    found = labels(index, admissions, outcomes, as_of)
+    index = index.append_column("readmitted_within_30_days", pa.array(found.readmitted))
+    index = flow.keep(index, found.matured, "label_not_matured")
+    known = found.known[found.matured]
     index = flow.keep(index, known, "label_unknown")
-    return flow.keep(index, followed[matured][known], "coverage_ended")
+    return flow.keep(index, found.followed[found.matured][known], "coverage_ended")
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The outcome of each index discharge and whether it holds; all of shape (n,)."""
+
+    readmitted: Mask
+    matured: Mask
+    """Whether follow-up, and for admissions the claims lag, have passed."""
+    known: Mask
+    """Whether some feed can have seen the outcome."""
+    followed: Mask
+    """Whether the patient was covered for as long as a readmission would have counted."""
+
+    @property
+    def usable(self) -> Mask:
+        """Whether the outcome may be used."""
+        return self.matured & self.known & self.followed
+
+
+def labels(index: pa.Table, admissions: pa.Table, outcomes: pa.Table, as_of: datetime) -> Labels:
+    """What is known at `as_of` of the outcomes of index discharges, from what had `arrived` by then.
+
+    `index` needs encounter, patient, `discharged_at`, `deceased_at` and `covered_until`. The one answer for
+    the training set and for the outcomes of scores: a model is measured by the label that it was fitted to.
+    """
+    age = to_micros(as_of) - as_micros(index["discharged_at"])
+    position = positions_among(index["encounter_id"], outcomes["encounter_id"])
+    recorded = position != NOWHERE
+    listed = positions_among(index["encounter_id"], admissions["encounter_id"]) != NOWHERE
+    readmitted = np.where(
+        recorded,
+        at(as_mask(outcomes["readmitted_within_30_days"]), position),
+        unplanned_readmission(index, admissions),
+    )
+    return Labels(
+        readmitted=readmitted.astype(bool),
+        matured=age >= np.where(recorded, span(FOLLOW_UP), span(FOLLOW_UP + CLAIMS_LAG)),
+        known=listed | recorded,
+        followed=recorded | _covered_throughout(index, as_of.tzinfo or UTC),
+    )
 
 
 def unplanned_readmission(index: pa.Table, admissions: pa.Table) -> Mask:
@@ -266,21 +311,21 @@ def unplanned_readmission(index: pa.Table, admissions: pa.Table) -> Mask:
 
     The 30 days are 30 x 24 hours; an admission at their very end is outside.
     """
-    planned = _mask(admissions["planned"])
+    planned = as_mask(admissions["planned"])
     first = _first_admission_after(index, admissions, planned)
-    within = _at(_micros(admissions["admitted_at"]), first) - _micros(index["discharged_at"]) < _span(
+    within = at(as_micros(admissions["admitted_at"]), first) - as_micros(index["discharged_at"]) < span(
         FOLLOW_UP
     )
-    unplanned: Mask = (first != _NOWHERE) & within & (_at(planned, first) == 0)
+    unplanned: Mask = (first != NOWHERE) & within & (at(planned, first) == 0)
     return unplanned
 
 
-def _covered_throughout(index: pa.Table) -> Mask:
+def _covered_throughout(index: pa.Table, zone: tzinfo) -> Mask:
     """Whether a readmission would have been seen: covered for 30 days, or until death within them."""
-    end = _micros(index["discharged_at"]) + _span(FOLLOW_UP)
-    died = _mask(pc.is_valid(index["deceased_at"])) & (_micros(index["deceased_at"]) < end)
-    open_ended = _mask(pc.is_null(index["covered_until"]))
-    return open_ended | died | (_days(index["covered_until"]) >= end.astype("M8[us]").astype("M8[D]"))
+    end = as_micros(index["discharged_at"]) + span(FOLLOW_UP)
+    died = as_mask(pc.is_valid(index["deceased_at"])) & (as_micros(index["deceased_at"]) < end)
+    open_ended = as_mask(pc.is_null(index["covered_until"]))
+    return open_ended | died | (as_days(index["covered_until"]) >= local_days(end, zone))
 
 
 def _split(flow: _Flow, labelled: pa.Table) -> pa.Table:
@@ -297,14 +342,14 @@ def _split(flow: _Flow, labelled: pa.Table) -> pa.Table:
     development than in the test, so that risks may come out a little low.
     """
     labelled = labelled.sort_by([("discharged_at", "ascending"), ("encounter_id", "ascending")])
-    discharged = _micros(labelled["discharged_at"])
+    discharged = as_micros(labelled["discharged_at"])
     if not len(labelled):
         raise _unfit("test", 0)
     opens = discharged[min(int(np.ceil(len(discharged) * (1 - TEST_SHARE))), len(discharged) - 1)]
     test = discharged >= opens
-    patients = _codes(_joined(labelled["patient_id"]))
+    patients = text_codes(joined(labelled["patient_id"]))
     elsewhere = ~test & np.isin(patients, patients[test])
-    embargoed = ~test & ~elsewhere & (discharged + _span(FOLLOW_UP) > opens)
+    embargoed = ~test & ~elsewhere & (discharged + span(FOLLOW_UP) > opens)
     train = _hashed_share(labelled["patient_id"]) < TRAIN_SHARE
     part = np.array(PARTS)[np.select([test, train], [2, 0], 1)]
     flow.counts["earlier_stay_of_test_patient"] = int(elsewhere.sum())
@@ -330,10 +375,10 @@ def _unfit(part: str, discharges: int) -> PermanentError:
 
 def _hashed_share(identifiers: pa.ChunkedArray) -> npt.NDArray[np.float64]:
     """A number in [0, 1) per identifier that depends on nothing else."""
-    encoded = _joined(identifiers).dictionary_encode()
+    encoded = joined(identifiers).dictionary_encode()
     digests = [hashlib.sha256(text.encode()).digest() for text in encoded.dictionary.to_pylist()]
     shares = np.array([int.from_bytes(digest[:8], "big") / 2**64 for digest in digests])
-    return shares[_integers(encoded.indices)]
+    return shares[as_integers(encoded.indices)]
 
 
 def _in_shape(table: pa.Table) -> pa.Table:
@@ -347,56 +392,3 @@ def _in_shape(table: pa.Table) -> pa.Table:
         columns[feature.name] = table[feature.name].cast(strict.get(type(feature), pa.string()))
     columns["contract_hash"] = pa.repeat(pa.scalar(READMISSION.hash), len(table))
     return pa.table(columns)
-
-
-def _joined(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-
-
-def _mask(column: pa.ChunkedArray | pa.Array) -> Mask:
-    """Booleans as a NumPy mask; a null is False."""
-    return np.asarray(pc.fill_null(_joined(column), False))
-
-
-def _integers(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.int64]:
-    return np.asarray(pc.fill_null(_joined(column).cast(pa.int64()), 0))
-
-
-def _micros(column: pa.ChunkedArray | pa.Array) -> Micros:
-    """Times as microseconds since 1970 in UTC; a null is 0."""
-    return _integers(_joined(column).cast(pa.timestamp("us", "UTC")))
-
-
-def _days(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.datetime64]:
-    """Days as NumPy days; a null is the first day of 1970."""
-    return _integers(_joined(column).cast(pa.date32()).cast(pa.int32())).astype("M8[D]")
-
-
-def _to_micros(moment: datetime) -> int:
-    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-
-
-def _span(duration: timedelta) -> int:
-    return duration // timedelta(microseconds=1)
-
-
-def _shared_codes(left: pa.ChunkedArray, right: pa.ChunkedArray) -> tuple[Positions, Positions]:
-    """Integers per text, equal exactly where the texts are equal in either column; null is -1."""
-    codes = _codes(pa.concat_arrays([_joined(left).cast(pa.string()), _joined(right).cast(pa.string())]))
-    return codes[: len(left)], codes[len(left) :]
-
-
-def _codes(texts: pa.Array) -> Positions:
-    """Integers from 0 per text, equal exactly where the texts are equal; null is -1."""
-    return np.asarray(pc.fill_null(texts.dictionary_encode().indices, _NOWHERE)).astype(np.int64)
-
-
-def _positions(texts: pa.ChunkedArray, among: pa.ChunkedArray) -> Positions:
-    """Where each text stands in another column, or -1."""
-    found = pc.index_in(_joined(texts).cast(pa.string()), value_set=_joined(among).cast(pa.string()))
-    return np.asarray(pc.fill_null(found, _NOWHERE)).astype(np.int64)
-
-
-def _at(values: npt.NDArray[np.generic], positions: Positions) -> npt.NDArray[np.int64]:
-    """The values at positions; 0 where the position is -1."""
-    return np.append(values, 0)[positions].astype(np.int64)

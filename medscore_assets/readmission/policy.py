@@ -1,8 +1,8 @@
 """The business rules on top of a probability: tier, actions, disclaimer, capacity.
 
-Belongs here: the shape of `policy.toml`, its validation and hash, and the one function each that
-turns probabilities into tiers and rows into actions. Does not belong here: the rules themselves
-(`policy.toml`) and the model.
+Belongs here: the shape of `policy.toml`, its validation and hash, the one function each that turns
+probabilities into tiers and rows into actions, and the one pair of probability and tier that may leave
+the platform (`Score`). Does not belong here: the rules themselves (`policy.toml`) and the model.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from medscore_assets.contracts.contract import Matrix
 from medscore_assets.contracts.fields import InvalidValue
@@ -26,6 +26,9 @@ Tier = Literal["low", "moderate", "high", "very_high"]
 TIERS: tuple[Tier, ...] = get_args(Tier)
 FROM_HERE_ACT = TIERS.index("high")
 """From this tier on, "standard protocol" is never an answer."""
+
+DISCLAIMER = "This score is a decision-support tool. Clinical judgment should guide all care decisions."
+"""A legal requirement: every score carries this text. A policy may add to it and never drop or alter it."""
 
 DEFAULT_FILE = Path(__file__).with_name("policy.toml")
 
@@ -87,6 +90,32 @@ class TierEdges(_Rules):
             raise ValueError("the edges must rise from moderate to very_high")
         return self
 
+    def indices(self, probabilities: npt.ArrayLike) -> npt.NDArray[np.intp]:
+        """Index into `TIERS` per probability, compared as float64. Refuses NaN and what is outside 0..1."""
+        values = np.asarray(probabilities, dtype=np.float64)
+        if not ((values >= 0) & (values <= 1)).all():
+            raise ValueError("a probability is outside of 0..1 or not a number")
+        return np.searchsorted([self.moderate, self.high, self.very_high], values, side="left")
+
+    def tier(self, probability: float) -> Tier:
+        """The tier of one probability."""
+        return TIERS[int(self.indices(probability))]
+
+
+class Score(_Rules):
+    """One probability with its tier, which cannot contradict each other. Made by `Policy.scored`."""
+
+    readmission_probability: Annotated[float, Field(ge=0, le=1)]
+    risk_tier: Tier
+    edges: Annotated[TierEdges, Field(exclude=True, repr=False)]
+    """The edges under which the tier holds; not part of what is sent."""
+
+    @model_validator(mode="after")
+    def _tier_follows_from_the_probability(self) -> Self:
+        if self.risk_tier != self.edges.tier(self.readmission_probability):
+            raise ValueError("the tier is not that of the probability")
+        return self
+
 
 class Quarantine(_Rules):
     """How many broken rows a day may have before nothing is published."""
@@ -117,6 +146,14 @@ class Policy(_Rules):
     standard: Standard
     actions: list[Action]
 
+    @field_validator("disclaimer")
+    @classmethod
+    def _keeps_the_required_words(cls, text: str) -> str:
+        added = text.removeprefix(DISCLAIMER)
+        if added == text or (added and not added[0].isspace()):
+            raise ValueError(f"it must begin, word for word, with: {DISCLAIMER}")
+        return text
+
     @model_validator(mode="after")
     def _high_risk_always_gets_an_action(self) -> Self:
         if not any(TIERS.index(a.from_tier) <= FROM_HERE_ACT and not a.when for a in self.actions):
@@ -130,15 +167,15 @@ class Policy(_Rules):
 
     def tier_indices(self, probabilities: npt.ArrayLike) -> npt.NDArray[np.intp]:
         """Index into `TIERS` per probability, compared as float64. Refuses NaN and what is outside 0..1."""
-        values = np.asarray(probabilities, dtype=np.float64)
-        if not ((values >= 0) & (values <= 1)).all():
-            raise ValueError("a probability is outside of 0..1 or not a number")
-        edges = [self.tiers.moderate, self.tiers.high, self.tiers.very_high]
-        return np.searchsorted(edges, values, side="left")
+        return self.tiers.indices(probabilities)
 
     def tier(self, probability: float) -> Tier:
         """The tier of one probability."""
-        return TIERS[int(self.tier_indices(probability))]
+        return self.tiers.tier(probability)
+
+    def scored(self, probability: float) -> Score:
+        """The probability with the tier that follows from it."""
+        return Score(readmission_probability=probability, risk_tier=self.tier(probability), edges=self.tiers)
 
     def recommended_actions(self, probabilities: npt.ArrayLike, matrix: Matrix) -> list[list[str]]:
         """Per row the texts of the actions that apply, in the policy's order; never empty."""
@@ -161,6 +198,11 @@ class Policy(_Rules):
         if self.tier(min(shown / 100, 1.0)) != self.tier(probability):
             shown += 0.1 if shown < probability * 100 else -0.1
         return f"{shown:.1f} %"
+
+
+def plain_percent(probability: float) -> str:
+    """The probability for people, one decimal, where the edges of its tier are not known."""
+    return f"{probability * 100:.1f} %"
 
 
 def load_policy(file: Path = DEFAULT_FILE) -> Policy:

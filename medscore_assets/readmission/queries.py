@@ -6,6 +6,8 @@ Does not belong here: their execution (assets, checks, sensors) and any writing.
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import sqlalchemy as sa
 
 from medscore_assets.readmission.outreach import Window
@@ -76,6 +78,39 @@ def window_state(window: Window) -> sa.Select[tuple[object, ...]]:
         header.c.superseded.label("listed_superseded"),
         header.c.admissions.label("listed_admissions"),
     ).select_from(now.outerjoin(header, header.c.score_date == window.score_date))
+
+
+def stale_arrivals(window: Window, older_than: timedelta) -> sa.Select[int]:
+    """One row: `rows` that came in during the window with a discharge that long before it.
+
+    A correction of an encounter that was known already is not one of them.
+    """
+    earlier = discharge_events.alias("earlier")
+    known = sa.exists().where(
+        earlier.c.encounter_id == discharge_events.c.encounter_id,
+        sa.tuple_(earlier.c.ingested_at, earlier.c.event_id)
+        < sa.tuple_(discharge_events.c.ingested_at, discharge_events.c.event_id),
+    )
+    return (
+        sa.select(sa.func.count().label("rows"))
+        .select_from(discharge_events)
+        .where(
+            discharge_events.c.ingested_at >= window.start,
+            discharge_events.c.ingested_at < window.end,
+            LISTED_AT < window.start - older_than,
+            ~known,
+        )
+    )
+
+
+def listed_tiers(window: Window) -> sa.Select[tuple[object, ...]]:
+    """The probability, tier and policy hash of every score of a window's list, highest probability first."""
+    scores = care_management_scores.c
+    return (
+        sa.select(scores.readmission_probability, scores.risk_tier, scores.policy_hash)
+        .where(scores.score_date == window.score_date)
+        .order_by(scores.readmission_probability.desc(), scores.rank)
+    )
 
 
 def list_integrity(window: Window) -> sa.Select[tuple[object, ...]]:

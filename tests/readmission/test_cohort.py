@@ -27,6 +27,7 @@ from medscore_assets.readmission.cohort import (
 from resources.errors import PermanentError
 from tests.readmission.records import (
     TIMESTAMP,
+    ZONE,
     admission,
     admissions_table,
     discharge,
@@ -337,6 +338,42 @@ def test_broken_rules_are_counted_by_field_and_reason() -> None:
         "discharged_at: before_admission": 1,
         "insurance_type: unknown_category": 2,
     }
+
+
+@pytest.mark.parametrize(
+    ("covered_until", "recorded", "dropped_for"),
+    [
+        (date(2024, 1, 31), True, "excluded_not_covered"),
+        (date(2024, 2, 1), True, None),
+        (date(2024, 3, 1), False, "coverage_ended"),
+        (date(2024, 3, 2), False, None),
+    ],
+)
+def test_days_of_coverage_are_days_in_the_platforms_zone(
+    covered_until: date, recorded: bool, dropped_for: str | None
+) -> None:
+    rows, stays = history()
+    # 22:00 in New York: in UTC both this day and the one 30 days later are a day further.
+    late = discharge(9000, local("2024-02-01", 22), covered_until=covered_until)
+    stays.append(admission(late["encounter_id"], late["patient_id"], late["admitted_at"]))
+    outcome = {"encounter_id": "E-009000", "readmitted_within_30_days": False, "source": "test"}
+    outcomes = [outcome | {"recorded_at": late["discharged_at"] + FOLLOW_UP}] if recorded else []
+    without = cohort_of(rows, stays, outcomes, as_of=NOW.astimezone(ZONE))
+    cohort = cohort_of([*rows, late], stays, outcomes, as_of=NOW.astimezone(ZONE))
+    if dropped_for:
+        assert cohort.flow[dropped_for] == without.flow[dropped_for] + 1
+    else:
+        assert "E-009000" in labels_of(cohort)
+    assert_adds_up(cohort)
+
+
+def test_the_list_and_the_training_set_agree_on_who_is_covered_at_discharge() -> None:
+    at = local("2024-02-01", 22)
+    row = discharge(9000, at, covered_until=date(2024, 2, 1))
+    assert reasons(row, as_of=at) == [""]
+    rows, stays = history()
+    cohort = cohort_of([*rows, row], stays, as_of=NOW.astimezone(ZONE))
+    assert cohort.flow["excluded_not_covered"] == 0
 
 
 def test_death_within_30_days_stays_as_not_readmitted_even_though_coverage_ends_with_it() -> None:

@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 
 from medscore_assets.contracts.fields import Category, Flag, Whole
 from medscore_assets.contracts.readmission import READMISSION
-from medscore_assets.readmission.policy import DEFAULT_FILE, TIERS, Policy, load_policy
+from medscore_assets.readmission.policy import (
+    DEFAULT_FILE,
+    DISCLAIMER,
+    TIERS,
+    Policy,
+    Score,
+    load_policy,
+    plain_percent,
+)
 from resources.errors import PermanentError
 
 POLICY = load_policy()
@@ -198,3 +206,58 @@ def test_how_many_broken_rows_stop_a_day(quarantined: int, rows: int, stops: boo
 def test_the_policy_model_is_closed() -> None:
     document = tomllib.loads(DEFAULT_FILE.read_text())
     assert Policy.model_validate(document) == POLICY
+
+
+def test_the_disclaimer_is_the_documents_sentence() -> None:
+    document = "This score is a decision-support tool. Clinical judgment should guide all care decisions."
+    assert document == DISCLAIMER == POLICY.disclaimer
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Trust this score.",
+        DISCLAIMER.lower(),
+        DISCLAIMER.removesuffix("."),
+        f"Nobody needs this: {DISCLAIMER}",
+        f"{DISCLAIMER}..",
+    ],
+)
+def test_a_policy_cannot_drop_or_alter_the_disclaimer(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text(DEFAULT_FILE.read_text().replace(f'"{DISCLAIMER}"', f'"{text}"'))
+    with pytest.raises(PermanentError, match=r"not valid: disclaimer:"):
+        load_policy(file)
+
+
+def test_a_policy_may_add_to_the_disclaimer(tmp_path: Path) -> None:
+    file, longer = tmp_path / "policy.toml", f"{DISCLAIMER} Ask the ward when in doubt."
+    file.write_text(DEFAULT_FILE.read_text().replace(f'"{DISCLAIMER}"', f'"{longer}"'))
+    assert load_policy(file).disclaimer == longer
+
+
+def test_a_policy_without_a_disclaimer_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text(re.sub(r"(?m)^disclaimer = .*$", "", DEFAULT_FILE.read_text()))
+    with pytest.raises(PermanentError, match="disclaimer"):
+        load_policy(file)
+
+
+@pytest.mark.parametrize(
+    ("probability", "tier"), [(0.99, "low"), (0.4, "high"), (0.1, "very_high"), (1.1, "very_high")]
+)
+def test_a_score_whose_tier_contradicts_its_probability_cannot_be_made(probability: float, tier: str) -> None:
+    with pytest.raises(ValueError, match=r"readmission_probability|tier is not that of the probability"):
+        Score(readmission_probability=probability, risk_tier=tier, edges=POLICY.tiers)  # type: ignore[arg-type]
+
+
+@given(probabilities)
+def test_a_score_is_sent_with_the_tier_of_the_policy(probability: float) -> None:
+    sent = POLICY.scored(probability).model_dump()
+    assert sent == {"readmission_probability": probability, "risk_tier": POLICY.tier(probability)}
+
+
+def test_where_the_edges_are_not_known_a_percentage_is_simply_rounded() -> None:
+    assert POLICY.percent(0.40004) == "40.1 %"
+    assert plain_percent(0.40004) == "40.0 %"
