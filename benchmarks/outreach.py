@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import gc
 import itertools
-import os
 import tempfile
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -79,14 +78,12 @@ def _measure(settings: Settings, rounds: int) -> Report:
         connection.execute(sa.text("CREATE SCHEMA document"))
 
     # Every run publishes the list of a new day, as mornings do; the script appends to one table.
-    cores = os.cpu_count() or 1
     days = (date(2030, 1, 1) + timedelta(days=n) for n in itertools.count())
 
     def ours(explain: bool) -> None:
         window = Window(next(days), opened, now)
         stored = registry.champion(MODEL)
-        # A second thread pays for SHAP only.
-        model = ReadmissionModel.load(stored.directory, READMISSION, threads=cores if explain else 1)
+        model = ReadmissionModel.load(stored.directory, READMISSION)
         made = publish_list(warehouse, window, model, stored.version, policy, explain=explain)
         assert made.counts["scored"] == DISCHARGES, made.counts
 

@@ -1,8 +1,8 @@
 """The morning outreach list: from one day's discharges to ranked, explained scores.
 
-Belongs here: what is done with every row of a day (superseded, quarantined, excluded, scored), the
-order of the list and the words of its reasons. Does not belong here: reading and writing (`assets.py`),
-probabilities (`scoring.py`), tiers and actions (`policy.py`), who is eligible (`cohort.py`).
+Belongs here: what is done with every row of a day (superseded, quarantined, excluded, scored) and the
+order of the list. Does not belong here: reading and writing (`assets.py`), probabilities (`scoring.py`),
+reasons (`reasons.py`), tiers and actions (`policy.py`), who is eligible (`cohort.py`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from medscore_assets.contracts.contract import Checked, Matrix
 from medscore_assets.contracts.readmission import READMISSION
 from medscore_assets.readmission.cohort import check_context, eligibility
 from medscore_assets.readmission.policy import TIERS, Policy
-from medscore_assets.readmission.scoring import Explained, ReadmissionModel
+from medscore_assets.readmission.reasons import top_factors
+from medscore_assets.readmission.scoring import ReadmissionModel
 from resources.errors import ContractViolation
 
 
@@ -229,39 +230,3 @@ def features_sha256(matrix: Matrix) -> list[str]:
 def _actions_json(actions: tuple[str, ...]) -> str:
     """A list of actions as JSON; a day has a dozen different ones."""
     return json.dumps(actions)
-
-
-def top_factors(matrix: Matrix, explained: Explained, count: int) -> list[str]:
-    """Per row its `count` strongest reasons, strongest first, as a JSON array.
-
-    Each is `{feature, value, contribution, direction, text}`; the contribution is in log-odds
-    against the average patient, and all ten with the baseline add up to the logit of the probability.
-    """
-    strongest = np.argsort(-np.abs(explained.contributions), axis=1, kind="stable")[:, :count]
-    rows = np.arange(len(matrix))[:, np.newaxis]
-    return [
-        "[" + ", ".join(map(_factor, columns, codes, contributions)) + "]"
-        for columns, codes, contributions in zip(
-            strongest.tolist(),
-            matrix[rows, strongest].tolist(),
-            np.round(explained.contributions[rows, strongest], 6).tolist(),
-            strict=True,
-        )
-    ]
-
-
-def _factor(column: int, code: float, contribution: float) -> str:
-    before, after = _reason(column, code, contribution > 0)
-    return f"{before}{contribution!r}{after}"
-
-
-@functools.lru_cache(maxsize=4096)
-def _reason(column: int, code: float, raises: bool) -> tuple[str, str]:
-    """A reason as JSON, up to its contribution and from there on. A day has a few hundred different ones."""
-    feature = READMISSION.features[column]
-    value = feature.decode(code)
-    words = feature.words(value)  # type: ignore[arg-type]
-    direction = "raises" if raises else "lowers"
-    known = {"feature": feature.name, "value": value}
-    stated = {"direction": direction, "text": f"{words} ({direction} the risk)"}
-    return f'{json.dumps(known)[:-1]}, "contribution": ', f", {json.dumps(stated)[1:]}"

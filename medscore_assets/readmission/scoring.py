@@ -6,14 +6,16 @@ Does not belong here: encoding (`contracts/`), fitting (`training.py`), tiers an
 A probability is sigma(intercept + slope * margin), where the margin is what the trees say. The margin
 always comes from the booster's own prediction and is never rebuilt from SHAP values: it is the same
 float32, bit for bit, for one row or for millions, on one thread or many, so that every path stores the
-same probability and so the same tier. SHAP values, from one exact `pred_contribs` call, add up to it
-within float32 rounding. Recalibration is linear in the margin, so they are scaled and stay exact.
+same probability and so the same tier. SHAP values (`attribution.py`) add up to it within float32
+rounding. Recalibration is linear in the margin, so they are scaled and stay exact.
 """
 
 from __future__ import annotations
 
+import functools
 import json
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -22,8 +24,10 @@ import numpy.typing as npt
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from medscore_assets.contracts.contract import Contract, Matrix
+from medscore_assets.monitoring.drift import Reference
 from medscore_assets.monitoring.metrics import sigmoid
-from resources.artifacts import MANIFEST_FILE, broken, read_verified
+from medscore_assets.readmission.attribution import Attribution
+from resources.artifacts import MANIFEST_FILE, broken, read_verified, sha256
 from resources.errors import ContractViolation, IntegrityError
 
 if TYPE_CHECKING:
@@ -31,6 +35,9 @@ if TYPE_CHECKING:
 
 FORMAT = "medscore-readmission/1"
 MODEL_FILE = "model.ubj"
+REFERENCE_FILE = "reference.json"
+"""What the model's features and scores looked like when it was measured, for drift."""
+
 MODEL = "readmission"
 """The model's name in the registry."""
 
@@ -106,6 +113,7 @@ class ReadmissionModel:
     serialized: bytes = field(repr=False)
     baseline: float
     threads: int
+    reference: Reference | None = field(default=None, repr=False)
 
     @classmethod
     def from_bytes(cls, serialized: bytes, manifest: Manifest, *, threads: int = 1) -> Self:
@@ -127,9 +135,9 @@ class ReadmissionModel:
         if booster.num_boosted_rounds() != manifest.best_iteration + 1:
             raise broken("the model does not end at its manifest's best iteration", Path(MODEL_FILE))
         # The first call configures the booster; after it, calls from several threads are safe.
-        bias = _contributions(booster, np.zeros((1, len(names)), dtype=np.float32), threads)[0, -1]
+        bias = _bias(booster, threads)
         recalibration = manifest.recalibration
-        baseline = recalibration.intercept + recalibration.slope * float(bias)
+        baseline = recalibration.intercept + recalibration.slope * bias
         return cls(manifest, booster, serialized, baseline, threads)
 
     @classmethod
@@ -150,13 +158,23 @@ class ReadmissionModel:
             raise broken("the manifest's features are not the contract's, in its order", directory)
         if MODEL_FILE not in manifest.files:
             raise broken(f"the manifest does not list {MODEL_FILE}", directory)
-        serialized = read_verified(directory, manifest.files)[MODEL_FILE]
-        return cls.from_bytes(serialized, manifest, threads=threads)
+        contents = read_verified(directory, manifest.files)
+        model = cls.from_bytes(contents[MODEL_FILE], manifest, threads=threads)
+        reference = _reference(contents, directory)
+        return replace(model, reference=reference) if reference else model
+
+    def with_reference(self, reference: Reference) -> Self:
+        """The same model with what drift is judged against, which becomes one of its files."""
+        files = {**self.manifest.files, REFERENCE_FILE: sha256(reference.to_json())}
+        manifest = self.manifest.model_copy(update={"files": files})
+        return replace(self, manifest=manifest, reference=reference)
 
     def save(self, directory: Path) -> None:
-        """Writes `model.ubj` and then `manifest.json` into a directory, which is made if need be."""
+        """Writes the files and, after them, `manifest.json` into a directory, which is made if need be."""
         directory.mkdir(parents=True, exist_ok=True)
         (directory / MODEL_FILE).write_bytes(self.serialized)
+        if self.reference is not None:
+            (directory / REFERENCE_FILE).write_bytes(self.reference.to_json())
         (directory / MANIFEST_FILE).write_text(self.manifest.to_json(), encoding="utf-8")
 
     @property
@@ -175,8 +193,13 @@ class ReadmissionModel:
         """The probabilities that `score` gives, and the exact SHAP values behind each of them."""
         matrix = self._checked(matrix)
         slope = self.manifest.recalibration.slope
-        contributions = slope * _contributions(self.booster, matrix, self.threads)[:, :-1]
+        contributions = slope * self._attribution.values(matrix)
         return Explained(self._probabilities(matrix), contributions, self.baseline)
+
+    @functools.cached_property
+    def _attribution(self) -> Attribution:
+        # On first use: who only scores does not pay for it.
+        return Attribution.of(self.booster)
 
     def _probabilities(self, matrix: Matrix) -> Probabilities:
         recalibration = self.manifest.recalibration
@@ -218,13 +241,27 @@ def read_manifest(directory: Path) -> Manifest:
         raise broken(f"the manifest's entries are not valid: {entries}", directory) from error
 
 
-def _contributions(booster: xgb.Booster, matrix: Matrix, threads: int) -> npt.NDArray[np.float64]:
-    """SHAP values of the margin, float64 (n, features + 1); the last column is the bias."""
+def read_reference(directory: Path) -> Reference | None:
+    """What drift of the model in a directory is judged against; None if it was stored without.
+
+    Raises `IntegrityError` if a file is not what the manifest says.
+    """
+    return _reference(read_verified(directory, read_manifest(directory).files), directory)
+
+
+def _reference(contents: Mapping[str, bytes], directory: Path) -> Reference | None:
+    content = contents.get(REFERENCE_FILE)
+    return None if content is None else Reference.from_json(content, str(directory / REFERENCE_FILE))
+
+
+def _bias(booster: xgb.Booster, threads: int) -> float:
+    """The expected margin of the training data: what SHAP values start from."""
     import xgboost as xgb
 
-    data = xgb.DMatrix(matrix, feature_names=booster.feature_names, nthread=threads)
+    anybody = np.zeros((1, booster.num_features()), dtype=np.float32)
+    data = xgb.DMatrix(anybody, feature_names=booster.feature_names, nthread=threads)
     contributions: Any = booster.predict(data, pred_contribs=True)
-    return np.asarray(contributions, dtype=np.float64).reshape(len(matrix), matrix.shape[1] + 1)
+    return float(contributions[0, -1])
 
 
 def _unscorable(what: str) -> ContractViolation:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import threading
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -21,7 +20,7 @@ from medscore_assets.readmission import queries
 from medscore_assets.readmission.outreach import DayNotPublished, OutreachList, top_factors
 from medscore_assets.readmission.policy import load_policy
 from medscore_assets.readmission.publish import publish_list
-from medscore_assets.readmission.scoring import ReadmissionModel
+from medscore_assets.readmission.scoring import Explained, ReadmissionModel
 from resources.warehouse import Warehouse
 from tests.readmission.records import (
     admission,
@@ -112,6 +111,18 @@ def test_reasons_are_the_largest_contributions_in_words_and_as_json(
                 }
             )
         assert text == json.dumps(expected)
+
+
+def test_what_contributes_nothing_is_no_reason() -> None:
+    matrix = READMISSION.encode(events_table([discharge(1, local(DAY))])).matrix
+    contributions = np.zeros((1, len(READMISSION.features)))
+    contributions[0, :5] = [-0.0, 0.25, 4e-7, -0.5, -4e-7]
+    explained = Explained(np.array([0.3]), contributions, -1.0)
+    reasons = json.loads(top_factors(matrix, explained, 10)[0])
+    assert [(r["feature"], r["direction"]) for r in reasons] == [
+        (READMISSION.feature_names[3], "lowers"),
+        (READMISSION.feature_names[1], "raises"),
+    ]
 
 
 def test_capacity_marks_the_first_ranks_only(warehouse: Warehouse, publish: Any) -> None:
@@ -419,5 +430,5 @@ def test_scores_without_reasons_are_the_scores_with_reasons(warehouse: Warehouse
     publish(explain=False)
     for row in rows_of(warehouse, tables.care_management_scores):
         other = explained[row["encounter_id"]]
-        assert math.isclose(row["readmission_probability"], other["readmission_probability"], abs_tol=1e-6)
+        assert row["readmission_probability"] == other["readmission_probability"]
         assert (row["risk_tier"], row["rank"]) == (other["risk_tier"], other["rank"])

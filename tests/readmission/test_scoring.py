@@ -15,7 +15,7 @@ from medscore_assets.contracts.contract import Contract, Matrix
 from medscore_assets.contracts.readmission import READMISSION
 from medscore_assets.monitoring.metrics import logit
 from medscore_assets.readmission.policy import load_policy
-from medscore_assets.readmission.scoring import MODEL_FILE, ReadmissionModel, Recalibration
+from medscore_assets.readmission.scoring import MODEL_FILE, REFERENCE_FILE, ReadmissionModel, Recalibration
 from medscore_assets.readmission.training import train
 from resources.artifacts import MANIFEST_FILE, sha256
 from resources.errors import ContractViolation, IntegrityError
@@ -165,7 +165,7 @@ def test_a_saved_model_is_the_same_model(fitted: ReadmissionModel, saved: Path, 
 
 
 def test_nothing_in_the_directory_is_a_pickle(saved: Path) -> None:
-    assert sorted(f.name for f in saved.iterdir()) == [MANIFEST_FILE, MODEL_FILE]
+    assert sorted(f.name for f in saved.iterdir()) == [MANIFEST_FILE, MODEL_FILE, REFERENCE_FILE]
     # Universal Binary JSON opens with a brace; a pickle with the byte 0x80.
     assert (saved / MODEL_FILE).read_bytes()[:1] == b"{"
     json.loads((saved / MANIFEST_FILE).read_text())
