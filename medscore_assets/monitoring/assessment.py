@@ -7,7 +7,7 @@ share. Does not belong here: any computation, any family's names.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,8 @@ class HeldOut:
     groups: Mapping[str, npt.NDArray[np.str_]]
     tiers: npt.NDArray[np.str_]
     """The tier of each case by the first model and the policy."""
+    tier_edges: Mapping[str, float] = field(default_factory=dict)
+    """Tier -> probability above which it begins, from the lowest tier (0) on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """How good probabilities of a yes-or-no outcome are: discrimination, calibration, overall error.
 
 Belongs here: measures on labels and probabilities, and the logistic fit behind calibration.
-Does not belong here: models, thresholds and tiers, confidence intervals.
+Does not belong here: models, tiers, intervals (`resampling.py`), the smoother (`smoothing.py`).
 
 Definitions follow Van Calster et al. (STRATOS TG6, Lancet Digital Health 2025). F1 and accuracy are left
 out: they are improper for risks.
@@ -15,9 +15,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
+from medscore_assets.monitoring.smoothing import Smoother
+
 Numbers = npt.NDArray[np.float64]
 
-_CLOSEST_TO_CERTAIN = 1e-12
+CLOSEST_TO_CERTAIN = 1e-12
 """Probabilities of exactly 0 or 1 have no logit; they count as this close to it."""
 
 
@@ -78,6 +80,60 @@ def _validated(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[Num
     if not ((p >= 0) & (p <= 1)).all():
         raise ValueError("a probability is outside of 0..1 or not a number")
     return y, p
+
+
+def calibration_in_the_large(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float | None:
+    """Observed minus mean predicted risk: above 0 the risks are too low. None for nobody."""
+    y, p = _validated(labels, probabilities)
+    return float(y.mean() - p.mean()) if len(y) else None
+
+
+def observed_expected(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float | None:
+    """Observed events per expected event: above 1 the risks are too low. None where (almost) none is."""
+    y, p = _validated(labels, probabilities)
+    return float(y.sum() / p.sum()) if p.sum() > CLOSEST_TO_CERTAIN else None
+
+
+def net_benefit(labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float) -> float | None:
+    """TP/n - FP/n * t/(1-t) of calling everybody above the threshold t (Vickers & Elkin 2006).
+
+    Called is who lies above t and not who lies on it, as a tier begins just above its edge. None for
+    nobody. Raises `ValueError` for a threshold that is not between 0 and 1.
+    """
+    y, p = _validated(labels, probabilities)
+    odds = threshold_odds(threshold)
+    called = p > threshold
+    return float((y[called].sum() - (1 - y[called]).sum() * odds) / len(y)) if len(y) else None
+
+
+def net_benefit_of_calling_all(rate: float, threshold: float) -> float:
+    """The net benefit of calling everybody where `rate` have the outcome: r - (1-r) * t/(1-t)."""
+    return rate - (1 - rate) * threshold_odds(threshold)
+
+
+def threshold_odds(threshold: float) -> float:
+    """What a needless call costs in found events, at a threshold between 0 and 1."""
+    if not 0 < threshold < 1:
+        raise ValueError("a threshold lies between 0 and 1")
+    return threshold / (1 - threshold)
+
+
+def calibration_errors(
+    labels: npt.ArrayLike, probabilities: npt.ArrayLike
+) -> tuple[float, float, float] | None:
+    """Eavg (ICI), E90 and Emax: distances between predicted and smoothed observed risk. None for nobody.
+
+    How it is smoothed is told in `smoothing.py`.
+    """
+    y, p = _validated(labels, probabilities)
+    if not len(y):
+        return None
+    order = np.argsort(p, kind="stable")
+    smoother = Smoother.over(p[order])
+    cases = np.diff(smoother.edges).astype(np.float64)[None]
+    events = np.add.reduceat(y[order], smoother.edges[:-1])[None]
+    eavg, e90, emax = smoother.errors(cases, smoother.curve(cases, events))
+    return float(eavg[0]), float(e90[0]), float(emax[0])
 
 
 def _auroc(y: Numbers, p: Numbers) -> float:
@@ -141,7 +197,7 @@ def _logistic(y: Numbers, design: Numbers, offset: Numbers | None = None) -> Num
 
 def logit(probabilities: npt.ArrayLike) -> Numbers:
     """Log-odds; exact 0 and 1 are taken as 1e-12 away from it, so that they stay finite."""
-    p = np.clip(np.asarray(probabilities, dtype=np.float64), _CLOSEST_TO_CERTAIN, 1 - _CLOSEST_TO_CERTAIN)
+    p = np.clip(np.asarray(probabilities, dtype=np.float64), CLOSEST_TO_CERTAIN, 1 - CLOSEST_TO_CERTAIN)
     odds: Numbers = np.log(p) - np.log1p(-p)
     return odds
 

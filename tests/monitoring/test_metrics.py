@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medscore_assets.monitoring.metrics import calibration_intercept, evaluate, logistic_fit, logit
+from medscore_assets.monitoring.metrics import (
+    calibration_in_the_large,
+    calibration_intercept,
+    evaluate,
+    logistic_fit,
+    logit,
+    net_benefit,
+    net_benefit_of_calling_all,
+    observed_expected,
+)
 
 LABELS = [0, 0, 1, 1]
 RISKS = [0.1, 0.4, 0.35, 0.8]
@@ -133,3 +142,58 @@ def test_shifting_all_log_odds_shows_as_the_intercept() -> None:
     labels, risks = grouped((0.1, 0.1), (0.3, 0.3), (0.8, 0.8))
     shifted = 1 / (1 + np.exp(-(logit(risks) - 0.7)))
     assert calibration_intercept(labels, shifted) == pytest.approx(0.7, abs=1e-7)
+
+
+def test_calibration_in_the_large_as_a_difference_and_as_a_ratio() -> None:
+    labels, risks = grouped((0.1, 0.2), (0.3, 0.4))
+    assert calibration_in_the_large(labels, risks) == pytest.approx(0.1)
+    assert observed_expected(labels, risks) == pytest.approx(0.3 / 0.2)
+    assert calibration_in_the_large([], []) is observed_expected([], []) is None
+    assert observed_expected([0, 1], [0, 0]) is None
+
+
+def test_net_benefit_by_hand() -> None:
+    # 1,000 cases, 233 called at 20 %: 80 rightly, 153 needlessly. 80/1000 - 153/1000 * .2/.8 = .04175.
+    labels = [1] * 80 + [0] * 153 + [1] * 20 + [0] * 747
+    risks = [0.5] * 233 + [0.1] * 767
+    assert net_benefit(labels, risks, 0.2) == pytest.approx(0.04175)
+    # At even odds a needless call costs as much as a found event is worth.
+    assert net_benefit(labels, [0.6] * 233 + [0.1] * 767, 0.5) == pytest.approx((80 - 153) / 1000)
+
+
+def test_calling_everybody_has_the_net_benefit_of_its_closed_form() -> None:
+    labels = [1] * 14 + [0] * 86
+    for threshold in (0.05, 0.14, 0.4):
+        expected = 0.14 - 0.86 * threshold / (1 - threshold)
+        assert net_benefit_of_calling_all(0.14, threshold) == pytest.approx(expected)
+        assert net_benefit(labels, [1.0] * 100, threshold) == pytest.approx(expected)
+    assert net_benefit_of_calling_all(0.14, 0.14) == pytest.approx(0)
+
+
+def test_who_lies_on_the_threshold_is_not_called() -> None:
+    assert net_benefit([1, 1], [0.2, 0.2], 0.2) == 0
+    assert net_benefit([1, 1], [0.2, np.nextafter(0.2, 1)], 0.2) == 0.5
+    assert net_benefit([], [], 0.2) is None
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0, -0.1, float("nan")])
+def test_a_threshold_lies_between_0_and_1(threshold: float) -> None:
+    with pytest.raises(ValueError, match="threshold"):
+        net_benefit([1], [0.5], threshold)
+
+
+@pytest.mark.parametrize(("stretched", "shifted"), [(1.6, 0.0), (0.5, 0.3)])
+def test_stretched_log_odds_have_the_reciprocal_as_slope(stretched: float, shifted: float) -> None:
+    labels, risks = grouped((0.1, 0.1), (0.3, 0.3), (0.8, 0.8))
+    distorted = 1 / (1 + np.exp(-(logit(risks) * stretched + shifted)))
+    assert evaluate(labels, distorted).calibration_slope == pytest.approx(1 / stretched, abs=1e-6)
+
+
+def test_the_brier_score_is_reliability_less_resolution_plus_uncertainty() -> None:
+    # Murphy's decomposition, exact for groups of one risk each.
+    labels, risks = grouped((0.1, 0.2), (0.3, 0.3), (0.8, 0.6))
+    y, p, rate = np.array(labels), np.array(risks), np.mean(labels)
+    groups = [(np.mean(p == said), said, y[p == said].mean()) for said in (0.1, 0.3, 0.8)]
+    reliability = sum(share * (said - seen) ** 2 for share, said, seen in groups)
+    resolution = sum(share * (seen - rate) ** 2 for share, _, seen in groups)
+    assert evaluate(labels, risks).brier == pytest.approx(reliability - resolution + rate * (1 - rate))
