@@ -10,10 +10,6 @@ MLflow is imported on first use: it takes seconds.
 
 from __future__ import annotations
 
-import fcntl
-import json
-import logging
-import os
 import shutil
 import tempfile
 import threading
@@ -26,8 +22,18 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from resources.artifacts import MANIFEST_FILE, broken, read_verified, sha256
-from resources.errors import IntegrityError, MedscoreError, PermanentError, TransientError
+from resources.artifacts import MANIFEST_FILE, sha256
+from resources.errors import MedscoreError, PermanentError, TransientError
+from resources.mlflow_store import (
+    MODEL_ARTIFACT,
+    download,
+    fetch,
+    intact,
+    open_store,
+    verified,
+    version_behind,
+    xgboost_flavor,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -40,11 +46,6 @@ REFUSED_TAG = "refused_because"
 """Why a version did not become champion; empty if it did."""
 FROM_MANIFEST = ("contract_hash", "policy_hash", "data_fingerprint")
 """Manifest entries that become tags of the version, to be read without fetching any file."""
-
-_ARTIFACT = "model"
-_LOCK = "medscore model registry"
-_CONNECT_SECONDS = 10
-_LOCK_WAIT = "120s"
 
 Flavor = Callable[[Path, Path, Any, str], None]
 """Writes a model's directory (first) as an MLflow model (second), given signature and run id."""
@@ -120,7 +121,7 @@ class ModelRegistry:
         SHA-256. It gets no alias. `flavor` is `xgboost_flavor` unless given. Raises `IntegrityError` if
         the directory is not what its manifest says. Nothing here may tell anything about one patient.
         """
-        manifest = _verified(directory)
+        manifest = verified(directory)
         stamps = {key: str(manifest[key]) for key in FROM_MANIFEST if key in manifest}
         stamps[MANIFEST_TAG] = sha256((directory / MANIFEST_FILE).read_bytes())
         stamps = {**(tags or {}), **stamps}
@@ -162,12 +163,12 @@ class ModelRegistry:
         flavor: Flavor,
     ) -> None:
         with tempfile.TemporaryDirectory(prefix="medscore-model-") as folder:
-            package = Path(folder) / _ARTIFACT
+            package = Path(folder) / MODEL_ARTIFACT
             flavor(directory, package, signature, run_id)
             # Our own files last and byte for byte, since their hashes are registered.
-            for name in (*_verified(directory)["files"], MANIFEST_FILE):
+            for name in (*verified(directory)["files"], MANIFEST_FILE):
                 shutil.copyfile(directory / name, package / name)
-            client.log_artifacts(run_id, str(package), _ARTIFACT)
+            client.log_artifacts(run_id, str(package), MODEL_ARTIFACT)
 
     def _create_version(self, client: MlflowClient, name: str, run: Any, tags: dict[str, str]) -> int:
         from mlflow.exceptions import MlflowException
@@ -177,13 +178,70 @@ class ModelRegistry:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        source = f"{run.artifact_uri}/{_ARTIFACT}"
+        source = f"{run.artifact_uri}/{MODEL_ARTIFACT}"
         return int(client.create_model_version(name, source, run.run_id, tags=tags).version)
 
     def set_alias(self, name: str, version: int, alias: str = CHAMPION) -> None:
         """Point an alias at a version, whatever it pointed at before."""
         with self._talking() as client:
             client.set_registered_model_alias(name, alias, str(version))
+
+    def drop_alias(self, name: str, alias: str) -> None:
+        """Take an alias away. Nothing happens if no version has it."""
+        with self._talking() as client:
+            if version_behind(client, name, alias) is not None:
+                client.delete_registered_model_alias(name, alias)
+
+    def version_with(self, name: str, alias: str) -> int | None:
+        """The version behind an alias, if there is one; its files are not looked at."""
+        with self._talking() as client:
+            found = version_behind(client, name, alias)
+        return None if found is None else int(found.version)
+
+    def tag(self, name: str, version: int, tags: Mapping[str, str]) -> None:
+        """Set tags of a version, whatever they said before; the others stay."""
+        with self._talking() as client:
+            for key, value in tags.items():
+                client.set_model_version_tag(name, str(version), key, value)
+
+    def attach(self, name: str, version: int, folder: Path, path: str) -> str:
+        """Log a folder's files as the artifacts `path` of the version's run; files of that name are replaced.
+
+        Returns the page of the run's artifacts in MLflow's UI, from `#` on. Nothing in the folder may tell
+        anything about one patient.
+        """
+        with self._talking() as client:
+            run = client.get_run(_found(client, name, version).run_id)
+            client.log_artifacts(run.info.run_id, str(folder), path)
+        return f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts/{path}"
+
+    def attached(self, name: str, version: int, path: str, target: Path) -> Path:
+        """Fetch what was attached as `path` into `target`, a folder that is made if need be.
+
+        Raises `PermanentError` if nothing was.
+        """
+        with self._talking() as client:
+            run_id = _found(client, name, version).run_id
+            if not client.list_artifacts(run_id, path):
+                raise PermanentError(
+                    f"version {version} has no {path}",
+                    where=f"registered model {name}",
+                    mend=f"Train and evaluate a version: medscore train {name}",
+                )
+            source = f"{client.get_run(run_id).info.artifact_uri}/{path}"
+            with tempfile.TemporaryDirectory(prefix="medscore-fetched-") as folder:
+                fetched = download(source, Path(folder) / "download", client.tracking_uri)
+                shutil.copytree(fetched, target, dirs_exist_ok=True)
+        return target
+
+    def log_metrics(self, name: str, version: int, metrics: Mapping[str, float]) -> None:
+        """Add measures to those that the version was registered with."""
+        with self._talking() as client:
+            from mlflow.entities import Metric
+
+            now = int(datetime.now(UTC).timestamp() * 1000)
+            logged = [Metric(key, value, now, 0) for key, value in metrics.items()]
+            client.log_batch(_found(client, name, version).run_id, metrics=logged)
 
     def champion(self, name: str) -> StoredModel:
         """The version that scores, with its files."""
@@ -196,18 +254,26 @@ class ModelRegistry:
         `IntegrityError` naming the file if what the store holds is not what was registered.
         """
         with self._talking() as client:
-            found = _version_behind(client, name, alias)
+            found = version_behind(client, name, alias)
             if found is None:
                 raise PermanentError(
                     f"no model has the alias {alias}",
                     where=f"registered model {name}",
                     mend=f"Train one: medscore train {name}",
                 )
-            directory = self._cache / name / str(found.version)
-            registered = dict(found.tags).get(MANIFEST_TAG, "")
-            if not _intact(directory, registered):
-                _fetch(found.source, directory, registered, client.tracking_uri)
-        return StoredModel(name, int(found.version), directory, dict(found.tags))
+            return self._stored(client, found)
+
+    def stored(self, name: str, version: int) -> StoredModel:
+        """A version with its files, whatever its aliases; otherwise as `aliased`."""
+        with self._talking() as client:
+            return self._stored(client, _found(client, name, version))
+
+    def _stored(self, client: MlflowClient, found: Any) -> StoredModel:
+        directory = self._cache / str(found.name) / str(found.version)
+        registered = dict(found.tags).get(MANIFEST_TAG, "")
+        if not intact(directory, registered):
+            fetch(found.source, directory, registered, client.tracking_uri)
+        return StoredModel(str(found.name), int(found.version), directory, dict(found.tags))
 
     def versions(self, name: str) -> list[RegisteredVersion]:
         """Every version of a model, newest first; none if the model was never registered."""
@@ -264,133 +330,21 @@ class ModelRegistry:
             if self._client is None:
                 uri = self._tracking_uri if isinstance(self._tracking_uri, str) else self._tracking_uri()
                 self._address = sa.make_url(uri).render_as_string(hide_password=True)
-                self._client = _open(uri)
+                self._client = open_store(uri)
             return self._client
 
 
-def _open(uri: str) -> MlflowClient:
-    """A client on a store whose tables exist. Fails at once where MLflow would retry for minutes."""
-    engine = sa.create_engine(
-        uri,
-        poolclass=sa.NullPool,
-        isolation_level="AUTOCOMMIT",
-        connect_args={"connect_timeout": _CONNECT_SECONDS},
-    )
-    with engine.connect() as connection:
-        connection.execute(sa.text(f"SET lock_timeout = '{_LOCK_WAIT}'"))
-        connection.execute(sa.text("SELECT pg_advisory_lock(hashtextextended(:lock, 0))"), {"lock": _LOCK})
-        _quieten()
-        from mlflow import MlflowClient
-
-        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        client.search_registered_models(max_results=1)
-    return client
-
-
-def _quieten() -> None:
-    """No telemetry, no progress bars, no chatter: what MLflow has to say comes as an exception."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    import mlflow  # noqa: F401  MLflow sets its loggers up when it is imported
-
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    # Logs the whole failed statement, which is raised as well.
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-
-
-def _version_behind(client: MlflowClient, name: str, alias: str) -> Any | None:
+def _found(client: MlflowClient, name: str, version: int) -> Any:
+    """MLflow's record of a version. Raises `PermanentError` if there is none."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return client.get_model_version_by_alias(name, alias)
+        return client.get_model_version(name, str(version))
     except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
-
-
-def _fetch(source: str, directory: Path, registered: str, tracking_uri: str) -> None:
-    """Download beside the directory, verify, and put it in the directory's place in one step."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with (directory.parent / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if _intact(directory, registered):
-            return
-        with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as folder:
-            fresh = _download(source, Path(folder) / "download", tracking_uri)
-            try:
-                _verified(fresh, registered)
-            except IntegrityError as error:
-                raise IntegrityError(error.what, where=source, mend=error.mend) from error
-            if directory.exists():
-                directory.rename(Path(folder) / "damaged")
-            fresh.rename(directory)
-
-
-def _intact(directory: Path, registered: str) -> bool:
-    try:
-        _verified(directory, registered)
-    except IntegrityError:
-        return False
-    return True
-
-
-def _download(source: str, target: Path, tracking_uri: str) -> Path:
-    from mlflow.artifacts import download_artifacts
-
-    target.mkdir()
-    try:
-        return Path(download_artifacts(artifact_uri=source, dst_path=str(target), tracking_uri=tracking_uri))
-    except FileNotFoundError as error:
-        raise _gone(source) from error
-    except Exception as error:
-        if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST" or "No such" in str(error):
-            raise _gone(source) from error
-        raise TransientError(
-            "the model's files cannot be fetched",
-            where=source,
-            mend="See that the artifact store can be reached.",
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        raise PermanentError(
+            f"there is no version {version}",
+            where=f"registered model {name}",
+            mend="See the versions: medscore models list",
         ) from error
-
-
-def _gone(source: str) -> IntegrityError:
-    return IntegrityError(
-        "the registered model's files are gone",
-        where=source,
-        mend="Restore the registered files, or train anew: medscore train readmission",
-    )
-
-
-def _verified(directory: Path, registered: str | None = None) -> dict[str, Any]:
-    """The manifest of a directory in which every listed file is what it says.
-
-    With `registered`, the manifest itself must have that SHA-256. Raises `IntegrityError`.
-    """
-    if registered is not None:
-        read_verified(directory, {MANIFEST_FILE: registered})
-    try:
-        manifest = json.loads((directory / MANIFEST_FILE).read_bytes())
-        files = dict(manifest["files"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise broken(f"{MANIFEST_FILE} is absent or lists no files", directory) from error
-    read_verified(directory, files)
-    return dict(manifest)
-
-
-def xgboost_flavor(directory: Path, package: Path, signature: ModelSignature | None, run_id: str) -> None:
-    """A directory with `model.ubj` as MLflow's native XGBoost model, its requirement stated, not guessed."""
-    import mlflow.xgboost
-    import xgboost as xgb
-    from mlflow.models import Model
-
-    booster = xgb.Booster()
-    booster.load_model(directory / "model.ubj")
-    mlflow.xgboost.save_model(
-        booster,
-        str(package),
-        mlflow_model=Model(artifact_path=_ARTIFACT, run_id=run_id),
-        signature=signature,
-        pip_requirements=[f"xgboost=={xgb.__version__}"],
-        model_format="ubj",
-    )

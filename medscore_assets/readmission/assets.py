@@ -4,7 +4,6 @@ Belongs here: read through a resource, call one pure function, write through a r
 Does not belong here: any rule, any formula, any SQL (`queries.py`), and models (`model_assets.py`).
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from medscore_assets import catalog, tables
 from medscore_assets.contracts.readmission import READMISSION
 from medscore_assets.failures import failures
 from medscore_assets.partitions import mornings, ready_by_seven, window
-from medscore_assets.readmission.model_assets import readmission_model
+from medscore_assets.readmission.model_assets import readmission_champion
 from medscore_assets.readmission.outreach import DayNotPublished, OutreachList
 from medscore_assets.readmission.policy import Policy, load_policy
 from medscore_assets.readmission.publish import publish_list
@@ -26,7 +25,7 @@ from resources.warehouse import Warehouse
 
 
 @dg.asset(
-    deps=[discharge_events, inpatient_admissions, readmission_model],
+    deps=[discharge_events, inpatient_admissions, readmission_champion],
     kinds={"postgres", "xgboost"},
     code_version=READMISSION.hash,
     partitions_def=mornings(),
@@ -50,7 +49,7 @@ def care_management_scores(
     with failures():
         policy = load_policy(policy_file)
         stored = registry.champion(MODEL)
-        model = ReadmissionModel.load(stored.directory, READMISSION, threads=os.cpu_count() or 1)
+        model = ReadmissionModel.load(stored.directory, READMISSION)
     published: dict[str, dict[str, Any]] = {}
     refused: dict[str, DayNotPublished] = {}
     for day in context.partition_keys:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import sqlalchemy as sa
 
 from medscore_assets.contracts.readmission import READMISSION
 from medscore_assets.database import create_database
@@ -36,12 +37,16 @@ def demo_year() -> DemoData:
     return generate(plan)
 
 
+def cohort_of(year: DemoData) -> pa.Table:
+    """The training set of that year."""
+    as_of = datetime(2026, 3, 1, tzinfo=UTC)
+    return training_cohort(year.events, year.admissions, NO_OUTCOMES, as_of=as_of).table
+
+
 @pytest.fixture(scope="session")
 def trained(demo_year: DemoData) -> Trained:
     """A model of that year, trained once."""
-    as_of = datetime(2026, 3, 1, tzinfo=UTC)
-    cohort = training_cohort(demo_year.events, demo_year.admissions, NO_OUTCOMES, as_of=as_of)
-    return train(cohort.table, READMISSION, policy_hash=load_policy().hash)
+    return train(cohort_of(demo_year), READMISSION, policy_hash=load_policy().hash)
 
 
 @pytest.fixture(scope="session")
@@ -76,3 +81,25 @@ def champion(
     model.save(folder)
     registry.set_alias(MODEL, registry.register(MODEL, folder), CHAMPION)
     return registry
+
+
+@pytest.fixture(scope="session")
+def three_versions(
+    postgres: str, empty_store: str, model: ReadmissionModel, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, Path]]:
+    """The name of a registry's database with three versions and no alias, to be copied; and its files."""
+    folder = tmp_path_factory.mktemp("three-versions")
+    with copied_database(postgres, empty_store) as url:
+        registry = ModelRegistry(url, artifacts=(folder / "artifacts").as_uri(), cache=folder / "cache")
+        model.save(folder / "model")
+        for _ in range(3):
+            registry.register(MODEL, folder / "model")
+        yield str(sa.make_url(url).database), folder
+
+
+@pytest.fixture
+def versions(postgres: str, three_versions: tuple[str, Path], tmp_path: Path) -> Iterator[ModelRegistry]:
+    """A registry of its own with versions 1, 2 and 3 of `model`, of which none has an alias."""
+    template, folder = three_versions
+    with copied_database(postgres, template) as url:
+        yield ModelRegistry(url, artifacts=(folder / "artifacts").as_uri(), cache=tmp_path / "versions")

@@ -1,0 +1,67 @@
+"""The model families, as what all of them are run by sees them.
+
+Belongs here: per family its names in the registry and in Dagster, how a stored version is loaded, and where
+its newest result stands. Does not belong here: anything that a family computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import sqlalchemy as sa
+
+from medscore_assets import tables
+from medscore_assets.contracts.readmission import READMISSION
+from medscore_assets.readmission.scoring import MODEL, ReadmissionModel
+from resources.errors import PermanentError
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One model family."""
+
+    name: str
+    """In the registry."""
+    load: Callable[[Path], object]
+    """Loads a version's directory, or raises `IntegrityError` if it is damaged or of another contract."""
+    champion_asset: str
+    """The asset whose materializations are the decisions about the family's versions."""
+    scoring_job: str
+    """The job that scores one partition with the champion."""
+    newest_result: sa.Select[Any]
+    """At most one row: `partition_key`, `model_version` and `published_at` of the newest result."""
+
+
+def family(name: str) -> Family:
+    """The family of that name. Raises `PermanentError` if there is none."""
+    found = FAMILIES.get(name)
+    if found is None:
+        raise PermanentError(
+            f"there is no model family {name}", where="--name", mend=f"Choose one of: {', '.join(FAMILIES)}."
+        )
+    return found
+
+
+_LISTS = tables.outreach_lists.c
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        MODEL: Family(
+            name=MODEL,
+            load=lambda directory: ReadmissionModel.load(directory, READMISSION),
+            champion_asset="readmission_champion",
+            scoring_job="readmission_outreach",
+            newest_result=sa.select(
+                sa.cast(_LISTS.score_date, sa.Text).label("partition_key"),
+                _LISTS.model_version,
+                _LISTS.published_at,
+            )
+            .order_by(_LISTS.score_date.desc())
+            .limit(1),
+        )
+    }
+)
