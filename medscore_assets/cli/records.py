@@ -16,7 +16,7 @@ from medscore_assets.settings import Settings
 
 db = typer.Typer(no_args_is_help=True, help="The warehouse's schema.")
 demo = typer.Typer(no_args_is_help=True, help="Demo records.")
-importing = typer.Typer(no_args_is_help=True, help="Public data sets.")
+importing = typer.Typer(no_args_is_help=True, help="Public data sets, and calls to patients.")
 
 
 @db.command("upgrade")
@@ -93,3 +93,24 @@ def import_uci_diabetes(
     with working("Loading the encounters", f"{len(data.events):,} encounters loaded"):
         written = load(warehouse, records, replace=replace)
     print_document({"written": written, "report": data.report}, as_json)
+
+
+@importing.command("calls")
+def import_calls(
+    file: Annotated[Path, typer.Argument(help="CSV with encounter_id, called_at, outcome")],
+    source: Annotated[str, typer.Option(help="Whose calls these are.")] = "file",
+    as_json: Json = False,
+) -> None:
+    """Enter calls to patients on a list: called (nobody answered), declined or reached.
+
+    The file is taken whole or, if a line is not valid, not at all. The same file again changes nothing.
+    """
+    from medscore_assets.readmission.calls import read_calls, write_calls
+
+    settings = Settings()
+    prepare(settings)
+    warehouse, _ = resources(settings)
+    calls = read_calls(file, now=datetime.now(UTC))
+    with working("Entering the calls", f"{len(calls):,} calls entered"):
+        written = write_calls(warehouse, calls, source)
+    print_document(written, as_json)

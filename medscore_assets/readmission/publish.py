@@ -6,7 +6,7 @@ Does not belong here: what a list holds (`outreach.py`) and Dagster (`assets.py`
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -38,7 +38,7 @@ def publish_list(
     the refused run found.
     """
     with warehouse.transaction() as connection:
-        warehouse.lock(connection, f"{tables.care_management_scores.name}/{window.score_date}")
+        warehouse.lock(connection, day_lock(window.score_date))
         try:
             made = build_list(
                 warehouse.read(queries.events_of(window), connection),
@@ -60,6 +60,11 @@ def publish_list(
             _write(warehouse, connection, made, _header(made, window, model, model_version, policy))
             return made
     raise refused
+
+
+def day_lock(score_date: date) -> str:
+    """The name of the lock that whoever changes the list of a day holds."""
+    return f"{tables.care_management_scores.name}/{score_date}"
 
 
 def _header(
