@@ -48,6 +48,7 @@ def examine(settings: Settings, warehouse: Warehouse, registry: ModelRegistry) -
         ("registry and contract", lambda: _champion(registry)),
         ("latest list", lambda: _latest_list(warehouse)),
         ("schedules", lambda: _schedules()),
+        ("alerts", lambda: _alerts(settings, warehouse)),
     ]
     for name, probe in probes:
         try:
@@ -128,3 +129,20 @@ def _schedules() -> Finding:
         found = "the daemon has never run" if beat is None else "the daemon has stopped"
         return Finding("schedules", False, found, "Run: make up")
     return Finding("schedules", True, "switched on")
+
+
+def _alerts(settings: Settings, warehouse: Warehouse) -> Finding:
+    from medscore_assets.alerting.ledger import Ledger
+    from medscore_assets.alerting.routing import load_routing, validate
+    from medscore_assets.definitions import defs
+
+    owners = {owner for spec in defs.resolve_all_asset_specs() for owner in spec.owners}
+    routes = validate(settings, owners)
+    ledger = Ledger(warehouse, load_routing(settings))
+    if waiting := ledger.undelivered():
+        mend = "See which channel fails: medscore alerts test. The daemon sends what waits."
+        return Finding("alerts", False, f"{waiting} messages wait for their channel", mend)
+    if open_alerts := ledger.open_alerts():
+        mend = "See them: medscore alerts list"
+        return Finding("alerts", False, f"open: {', '.join(a.title for a in open_alerts)}", mend)
+    return Finding("alerts", True, f"nothing is wrong; {routes}")

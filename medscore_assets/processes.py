@@ -26,6 +26,7 @@ from honcho.manager import Manager
 from rich.console import Console
 from rich.table import Table
 
+from medscore_assets.alerting.routing import load_routing
 from medscore_assets.settings import PROJECT_ROOT, Settings, without_password
 from resources.embedded_postgres import release
 from resources.errors import PermanentError
@@ -50,10 +51,12 @@ def run_all(settings: Settings, procfile: Path = PROJECT_ROOT / "Procfile") -> i
     """Run the services until Ctrl-C, SIGTERM or a closed terminal, or until one of them ends.
 
     PostgreSQL, if it is the embedded one, stops last. Returns the exit code: 0 when asked to stop, else
-    1. Raises `PermanentError` before anything is started if a port is taken.
+    1. Raises `PermanentError` before anything is started if a port is taken or a route of alerts is wrong.
     """
     console = Console()
     _require_free(settings)
+    # A wrong route would end the watch, and with it all the others.
+    load_routing(settings)
     environment = _environment(settings)
     manager = _Manager()
     for name, command in parse_procfile(procfile.read_text()).processes.items():

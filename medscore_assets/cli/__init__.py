@@ -13,9 +13,10 @@ from datetime import date
 
 import typer
 
+from medscore_assets.cli.alerts import alerts, watch
 from medscore_assets.cli.common import Json, console, prepare, progress_console, resources, run_job, working
 from medscore_assets.cli.models import models, training
-from medscore_assets.cli.outreach import outreach, show_list
+from medscore_assets.cli.outreach import missing, outreach, show_list
 from medscore_assets.cli.records import db, demo, importing, load_demo
 from medscore_assets.settings import Settings
 from resources.errors import MedscoreError
@@ -30,8 +31,11 @@ for name, group in {
     "train": training,
     "outreach": outreach,
     "models": models,
+    "alerts": alerts,
 }.items():
     app.add_typer(group, name=name)
+app.command()(missing)
+app.command()(watch)
 
 
 @app.command()
@@ -83,9 +87,11 @@ def run() -> None:
 def up() -> None:
     """Start PostgreSQL, MLflow and Dagster with its daemon; Ctrl-C stops them all."""
     from medscore_assets.processes import run_all
+    from medscore_assets.runs import limit_pools
 
     settings = Settings()
     prepare(settings)
+    limit_pools()
     raise typer.Exit(run_all(settings))
 
 

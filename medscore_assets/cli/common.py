@@ -61,12 +61,14 @@ def prepare(settings: Settings) -> None:
         prepare(settings.databases())
 
 
-def run_job(job: str, doing: str, done: str, *, partition: str | None = None) -> None:
+def run_job(
+    job: str, doing: str, done: str, *, partition: str | None = None, until: str | None = None
+) -> None:
     """Run a Dagster job in this process, recorded like any other run."""
     from medscore_assets.runs import execute
 
     with working(doing, done):
-        execute(job, partition=partition)
+        execute(job, partition=partition, until=until)
 
 
 def print_document(document: dict[str, Any], as_json: bool) -> None:

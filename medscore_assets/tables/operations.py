@@ -72,7 +72,13 @@ alerts = sa.Table(
         primary_key=True,
         comment="Counts the alerts in the order of their opening.",
     ),
-    sa.Column("alert_key", sa.Text, nullable=False, comment="What is wrong; open at most once at a time."),
+    sa.Column("alert_key", sa.Text, nullable=False, comment="What is wrong."),
+    sa.Column(
+        "channel",
+        sa.Text,
+        nullable=False,
+        comment="By which it is told. An alert is open at most once at a time on each.",
+    ),
     sa.Column("owner", sa.Text, nullable=False, comment="Who is told."),
     sa.Column("severity", sa.Text, nullable=False, comment="How urgent it is."),
     sa.Column("title", sa.Text, nullable=False, comment="One line."),
@@ -81,10 +87,16 @@ alerts = sa.Table(
     sa.Column("opened_at", TIMESTAMP, nullable=False, comment="When it was first seen."),
     sa.Column("last_seen_at", TIMESTAMP, nullable=False, comment="When it was last seen."),
     sa.Column("occurrences", sa.Integer, nullable=False, comment="How often it was seen."),
-    sa.Column("notified_at", TIMESTAMP, comment="When its owner was told."),
+    sa.Column("notified_at", TIMESTAMP, comment="When it was told."),
     sa.Column("recovered_at", TIMESTAMP, comment="When it was over; NULL while it is open."),
-    sa.Column("recovery_notified_at", TIMESTAMP, comment="When its owner was told that it was over."),
+    sa.Column("recovery_notified_at", TIMESTAMP, comment="When it was told that it was over."),
     sa.CheckConstraint(one_of("severity", SEVERITIES), name="severity"),
-    comment="What went wrong, who was told, and when it was over.",
+    comment="What went wrong, by which channel it was told, and when it was over.",
 )
-sa.Index("ix_alerts_open", alerts.c.alert_key, unique=True, postgresql_where=alerts.c.recovered_at.is_(None))
+sa.Index(
+    "ix_alerts_open",
+    alerts.c.alert_key,
+    alerts.c.channel,
+    unique=True,
+    postgresql_where=alerts.c.recovered_at.is_(None),
+)

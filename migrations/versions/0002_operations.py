@@ -23,8 +23,12 @@ def upgrade() -> None:
             nullable=False,
             comment="Counts the alerts in the order of their opening.",
         ),
+        sa.Column("alert_key", sa.Text(), nullable=False, comment="What is wrong."),
         sa.Column(
-            "alert_key", sa.Text(), nullable=False, comment="What is wrong; open at most once at a time."
+            "channel",
+            sa.Text(),
+            nullable=False,
+            comment="By which it is told. An alert is open at most once at a time on each.",
         ),
         sa.Column("owner", sa.Text(), nullable=False, comment="Who is told."),
         sa.Column("severity", sa.Text(), nullable=False, comment="How urgent it is."),
@@ -38,9 +42,7 @@ def upgrade() -> None:
             "last_seen_at", sa.DateTime(timezone=True), nullable=False, comment="When it was last seen."
         ),
         sa.Column("occurrences", sa.Integer(), nullable=False, comment="How often it was seen."),
-        sa.Column(
-            "notified_at", sa.DateTime(timezone=True), nullable=True, comment="When its owner was told."
-        ),
+        sa.Column("notified_at", sa.DateTime(timezone=True), nullable=True, comment="When it was told."),
         sa.Column(
             "recovered_at",
             sa.DateTime(timezone=True),
@@ -51,16 +53,16 @@ def upgrade() -> None:
             "recovery_notified_at",
             sa.DateTime(timezone=True),
             nullable=True,
-            comment="When its owner was told that it was over.",
+            comment="When it was told that it was over.",
         ),
         sa.CheckConstraint("severity IN ('warning', 'critical')", name=op.f("ck_alerts_severity")),
         sa.PrimaryKeyConstraint("alert_id", name=op.f("pk_alerts")),
-        comment="What went wrong, who was told, and when it was over.",
+        comment="What went wrong, by which channel it was told, and when it was over.",
     )
     op.create_index(
         "ix_alerts_open",
         "alerts",
-        ["alert_key"],
+        ["alert_key", "channel"],
         unique=True,
         postgresql_where=sa.text("recovered_at IS NULL"),
     )
