@@ -7,24 +7,44 @@ from typing import Any
 
 import dagster as dg
 
+from medscore_assets.maintenance import maintenance_job
+from medscore_assets.monitoring.promotion import DEFAULT_FILE as DEFAULT_GATE
+from medscore_assets.partitions import require_same_mornings
 from medscore_assets.readmission.assets import care_management_scores
 from medscore_assets.readmission.checks import CHECKS
-from medscore_assets.readmission.model_assets import readmission_model, readmission_training_set
+from medscore_assets.readmission.freshness_checks import READINESS, freshness_checks
+from medscore_assets.readmission.model_assets import (
+    readmission_champion,
+    readmission_evaluation,
+    readmission_model,
+    readmission_training_set,
+)
+from medscore_assets.readmission.monitoring_assets import MONITORING_ASSETS, MONITORING_CHECKS
 from medscore_assets.readmission.sources import SOURCES
 from medscore_assets.settings import Settings
 from resources.registry import ModelRegistry
 from resources.warehouse import Warehouse
+from schedules.maintenance import maintenance_schedule
+from schedules.monitoring import monitoring_schedule, readiness_schedule
 from schedules.outreach import morning_schedule
+from schedules.training import training_schedule
+from sensors.alerts import alert_sensor
+from sensors.champion import champion_sensor
+from sensors.degradation import degradation_sensor
 from sensors.late_discharges import late_discharge_sensor
+from sensors.missing_lists import missing_list_sensor
 
-TRAINING = dg.AssetSelection.assets(readmission_training_set, readmission_model)
+TRAINING = dg.AssetSelection.assets(
+    readmission_training_set, readmission_model, readmission_evaluation, readmission_champion
+)
 OUTREACH = dg.AssetSelection.assets(care_management_scores)
+MONITORING = dg.AssetSelection.assets("readmission_score_outcomes", "readmission_monitoring")
 
 JOBS = [
     dg.define_asset_job(
         "readmission_training",
         selection=TRAINING,
-        description="Training set and model. The model becomes champion if it is fit for use.",
+        description="Training set, model and evaluation. The model becomes champion if the gate passes it.",
     ),
     dg.define_asset_job(
         "readmission_outreach",
@@ -35,6 +55,16 @@ JOBS = [
         "readmission",
         selection=TRAINING | OUTREACH,
         description="From the source tables to one morning list: train, then score the day.",
+    ),
+    dg.define_asset_job(
+        "readmission_daily_monitoring",
+        selection=MONITORING,
+        description="Outcomes joined to the scores of the past; drift and performance of the champion.",
+    ),
+    dg.define_asset_job(
+        "readmission_readiness",
+        selection=READINESS,
+        description="Checks by the clock: the list of the morning is there, the feeds deliver.",
     ),
 ]
 
@@ -49,23 +79,45 @@ def default_resources(settings: Settings) -> dict[str, Any]:
             cache=settings.home / "models",
         ),
         "policy_file": settings.policy_path,
+        "gate_file": DEFAULT_GATE,
+        "thresholds_file": settings.thresholds_path,
+        "reports_folder": settings.home / "reports",
+        "mlflow_address": f"http://localhost:{settings.mlflow_port}",
     }
 
 
 def build_defs(settings: Settings | None = None, **resources: Any) -> dg.Definitions:
-    """The definitions; `resources` replace the defaults by name, as tests do."""
-    settings = settings or Settings()
+    """The definitions; `resources` replace the defaults by name, as tests do.
+
+    Raises `PermanentError` if the settings have another zone or first day than the environment.
+    """
+    settings = require_same_mornings(settings or Settings())
     return dg.Definitions(
         assets=[
             *SOURCES,
             readmission_training_set,
             readmission_model,
+            readmission_evaluation,
+            readmission_champion,
             care_management_scores,
+            *MONITORING_ASSETS,
         ],
-        asset_checks=CHECKS,
-        jobs=JOBS,
-        schedules=[morning_schedule(settings, "readmission_outreach")],
-        sensors=[late_discharge_sensor(settings, "readmission_outreach")],
+        asset_checks=[*CHECKS, *MONITORING_CHECKS, *freshness_checks(settings)],
+        jobs=[*JOBS, maintenance_job(settings)],
+        schedules=[
+            morning_schedule(settings, "readmission_outreach"),
+            training_schedule(settings, "readmission_training"),
+            monitoring_schedule(settings, "readmission_daily_monitoring"),
+            readiness_schedule(settings, "readmission_readiness"),
+            maintenance_schedule(settings, "maintenance"),
+        ],
+        sensors=[
+            missing_list_sensor(settings, "readmission_outreach"),
+            late_discharge_sensor(settings, "readmission_outreach"),
+            champion_sensor(settings),
+            degradation_sensor(settings, "readmission_training", ("readmission",)),
+            alert_sensor(settings),
+        ],
         resources={**default_resources(settings), **resources},
         # A step in a process of its own costs seconds of start-up; parallel training opts in by job.
         executor=dg.in_process_executor,

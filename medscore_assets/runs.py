@@ -25,19 +25,41 @@ def instance() -> dg.DagsterInstance:
     return dg.DagsterInstance.get()
 
 
-def execute(job: str, *, partition: str | None = None) -> dg.ExecuteInProcessResult:
-    """Runs a job and returns its result. Raises `PermanentError` with the sentence of the failure."""
+def limit_pools() -> None:
+    """Give every pool its limit. Left to itself, the first of Dagster's launches from a pool meets none."""
+    from medscore_assets.definitions import defs
+
+    steps = (op for job in defs.resolve_all_job_defs() for op in job.graph.iterate_op_defs())
+    with instance() as shared:
+        limited = {limit.name for limit in shared.event_log_storage.get_pool_limits()}
+        for pool in sorted({op.pool for op in steps if op.pool} - limited):
+            shared.event_log_storage.initialize_concurrency_limit_to_default(pool)
+
+
+def execute(job: str, *, partition: str | None = None, until: str | None = None) -> dg.ExecuteInProcessResult:
+    """Runs a job for one partition, or for all `until` another one. Returns its result.
+
+    Raises `PermanentError` with the sentence of the failure.
+    """
     from medscore_assets.definitions import defs
 
     quiet: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     with instance() as shared:
         result = defs.resolve_job_def(job).execute_in_process(
-            instance=shared, partition_key=partition, run_config=quiet, raise_on_error=False
+            instance=shared, run_config=quiet, raise_on_error=False, **_of_partitions(partition, until)
         )
         if not result.success:
             raise _failure(result, job)
     return result
+
+
+def _of_partitions(first: str | None, last: str | None) -> dict[str, Any]:
+    from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+
+    if first is None or last in (None, first):
+        return {"partition_key": first}
+    return {"tags": {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: str(last)}}
 
 
 def _failure(result: dg.ExecuteInProcessResult, job: str) -> PermanentError:

@@ -1,59 +1,46 @@
-"""Makes a list, or makes it again, when its day holds something that it was not made from.
+"""Makes a list again when its day holds something that it was not made from.
 
-Belongs here: noticing late, repeated and corrected discharges, late admissions, and days without a list.
-The list itself is made by its asset.
+Belongs here: noticing late, repeated and corrected discharges, and late admissions.
+Days without a list: `missing_lists.py`. The list itself is made by its asset.
 """
 
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime
+from pathlib import Path
 
 import dagster as dg
 
-from medscore_assets.partitions import closed_mornings, window
-from medscore_assets.readmission import queries
+from medscore_assets.partitions import closed_mornings
+from medscore_assets.readmission.catch_up import day_states
 from medscore_assets.settings import Settings
+from resources.registry import ModelRegistry
 from resources.warehouse import Warehouse
-
-DAYS_BACK = 14
-"""How long a list is kept up to date after its morning."""
-
-GRACE = timedelta(minutes=30)
-"""How long after 06:00 the schedule alone makes a list."""
-
-COUNTED = ("events", "superseded", "admissions")
+from sensors.list_requests import DAYS_BACK, GRACE, NO_CHAMPION, Means, request_lists
 
 
 def late_discharge_sensor(settings: Settings, job_name: str) -> dg.SensorDefinition:
-    """Polls the last `DAYS_BACK` windows for events and admissions that their lists do not know.
-
-    A window with events and without a list asks for one: its morning was missed, or it was refused and
-    the feed has been corrected since. The run key holds the counts: one state asks for one run only.
-    """
+    """Polls the last `DAYS_BACK` windows for events and admissions that their lists do not know."""
 
     @dg.sensor(
         name="late_discharges",
         job_name=job_name,
         minimum_interval_seconds=300,
         default_status=dg.DefaultSensorStatus[settings.schedules.upper()],
-        description="Makes lists that are missing, and again those with late or corrected discharges.",
+        description="Makes lists again that have late or corrected discharges.",
     )
     def late_discharges(
-        context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse]
+        context: dg.SensorEvaluationContext,
+        warehouse: dg.ResourceParam[Warehouse],
+        registry: dg.ResourceParam[ModelRegistry],
+        policy_file: dg.ResourceParam[Path],
     ) -> dg.SensorResult | dg.SkipReason:
-        requests = []
-        for day in closed_mornings(DAYS_BACK, until=datetime.now(UTC) - GRACE):
-            (state,) = warehouse.read(queries.window_state(window(day))).to_pylist()
-            if _out_of_date(state):
-                key = ":".join(str(state[name]) for name in COUNTED)
-                requests.append(dg.RunRequest(partition_key=day, run_key=f"{day}:{key}"))
-        if not requests:
-            return dg.SkipReason(f"Every list of the last {DAYS_BACK} days holds all its discharges.")
-        return dg.SensorResult(run_requests=requests)
+        days = closed_mornings(DAYS_BACK, until=datetime.now(UTC) - GRACE)
+        wanted = [state for state in day_states(warehouse, days) if state.out_of_date]
+        idle = f"Every list of the last {DAYS_BACK} days holds all its discharges."
+        if not wanted:
+            return dg.SkipReason(idle)
+        means = Means.present(registry, policy_file)
+        if means is None:
+            return NO_CHAMPION
+        return request_lists(context, job_name, wanted, means, idle)
 
     return late_discharges
-
-
-def _out_of_date(state: dict[str, Any]) -> bool:
-    if state["listed_events"] is None:
-        return state["events"] > 0
-    return any(state[name] != state[f"listed_{name}"] for name in COUNTED)

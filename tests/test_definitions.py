@@ -7,12 +7,16 @@ import json
 import os
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
 from medscore_assets.definitions import build_defs
+from medscore_assets.settings import Settings
+from resources.errors import PermanentError
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("mlflow", "xgboost", "interpret", "statsmodels", "pyspark", "sklearn", "scipy")
@@ -20,6 +24,14 @@ HEAVY = ("mlflow", "xgboost", "interpret", "statsmodels", "pyspark", "sklearn", 
 
 def test_everything_loads_and_every_job_resolves() -> None:
     dg.Definitions.validate_loadable(build_defs())
+
+
+@pytest.mark.parametrize("other", [{"timezone": "Europe/Berlin"}, {"first_day": date(2020, 5, 4)}])
+def test_settings_that_disagree_with_the_partitions_are_refused(other: dict[str, Any]) -> None:
+    with pytest.raises(PermanentError, match=r"mornings from .* are asked for") as refused:
+        build_defs(Settings(**other))
+    assert "MEDSCORE_TIMEZONE" in refused.value.where
+    assert str(next(iter(other.values()))) in refused.value.what
 
 
 def test_heavy_libraries_are_not_imported_by_the_code_location() -> None:
@@ -35,9 +47,9 @@ def test_heavy_libraries_are_not_imported_by_the_code_location() -> None:
 
 def _asset_modules() -> list[Path]:
     folders = ("sensors", "schedules")
-    named = ("assets.py", "checks.py", "definitions.py", "partitions.py", "catalog.py", "failures.py")
+    named = ("assets.py", "checks.py", "definitions.py", "partitions.py", "catalog.py", "maintenance.py")
     files = [f for folder in folders for f in (ROOT / folder).rglob("*.py")]
-    return files + [f for f in (ROOT / "medscore_assets").rglob("*.py") if f.name in named]
+    return files + [f for f in (ROOT / "medscore_assets").rglob("*.py") if f.name.endswith(named)]
 
 
 @pytest.mark.parametrize("file", _asset_modules(), ids=lambda f: str(f.relative_to(ROOT)))

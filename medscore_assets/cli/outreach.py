@@ -6,14 +6,18 @@ Belongs here: arguments, progress and output of these commands. Does not belong 
 from __future__ import annotations
 
 import json
-from datetime import date
-from typing import Annotated
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from medscore_assets.cli.common import Day, Json, console, prepare, resources, run_job
 from medscore_assets.settings import Settings, without_password
+from resources.errors import MedscoreError
+
+if TYPE_CHECKING:
+    from medscore_assets.readmission.catch_up import DayState
 
 outreach = typer.Typer(no_args_is_help=True, help="The morning outreach list.")
 
@@ -41,6 +45,64 @@ def outreach_show(
 ) -> None:
     """Show a list; the default is the newest one."""
     show_list(Settings(), day.date() if day else None, top, as_json)
+
+
+def missing(
+    days: Annotated[int, typer.Option(min=1, max=366, help="How many mornings to look back.")] = 14,
+    make: Annotated[bool, typer.Option("--make", help="Make them.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say which lists are missing or out of date; exits with 1 if any is. With --make, make them."""
+    from medscore_assets.partitions import closed_mornings
+    from medscore_assets.readmission.catch_up import day_states, stretches
+
+    settings = Settings()
+    if make:
+        prepare(settings)
+    warehouse, _ = resources(settings)
+
+    def wanted() -> list[DayState]:
+        states = day_states(warehouse, closed_mornings(days, until=datetime.now(UTC)))
+        return [state for state in states if state.missing or state.out_of_date]
+
+    errors = _make(stretches([s.day for s in wanted()])) if make else []
+    left = wanted()
+    if as_json:
+        print(json.dumps({"days": days, "lists": [s.as_dict() for s in left]}))
+    else:
+        _print_missing(left, days)
+    if errors:
+        raise errors[0]
+    if left:
+        raise typer.Exit(1)
+
+
+def _make(stretches: list[tuple[str, str]]) -> list[MedscoreError]:
+    """Make the lists of each stretch of days in one run; one that fails does not stop the next."""
+    errors = []
+    for first, last in stretches:
+        of = first if first == last else f"{first} to {last}"
+        try:
+            run_job(
+                "readmission_outreach", f"Making {of}", f"Lists of {of} made", partition=first, until=last
+            )
+        except MedscoreError as error:
+            errors.append(error)
+    return errors
+
+
+def _print_missing(states: list[DayState], days: int) -> None:
+    if not states:
+        console.print(f"Every list of the last {days} mornings is there and up to date.")
+        return
+    table = Table()
+    for heading in ("day", "list", "discharges now", "when it was made"):
+        table.add_column(heading)
+    for s in states:
+        listed = "" if s.listed is None else str(s.listed["events"])
+        table.add_row(s.day, s.as_dict()["state"], str(s.counts["events"]), listed)
+    console.print(table)
+    console.print("Run: medscore missing --make", highlight=False)
 
 
 def show_list(settings: Settings, day: date | None, top: int, as_json: bool) -> None:
@@ -71,7 +133,7 @@ def show_list(settings: Settings, day: date | None, top: int, as_json: bool) -> 
         table.add_row(
             str(p["rank"]),
             f"{p['encounter_id']}\n{p['patient_id']}",
-            f"{policy.percent(p['readmission_probability'])}\n{p['risk_tier'].replace('_', ' ')}",
+            f"{shown.percent(p['readmission_probability'], policy)}\n{p['risk_tier'].replace('_', ' ')}",
             "\n".join([f["text"] for f in p["top_factors"]] + [f"→ {a}" for a in p["recommended_actions"]]),
         )
     console.print(table)
