@@ -39,6 +39,8 @@ from resources.warehouse import Warehouse  # noqa: E402
 if TYPE_CHECKING:
     from resources.registry import ModelRegistry
 
+pytest_plugins = ["tests.models"]
+
 UNSAFE_AND_QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 """Server settings for data that nobody needs after a crash."""
 

@@ -13,7 +13,6 @@ import pytest
 from medscore_assets.readmission.scoring import ReadmissionModel
 from resources.warehouse import Warehouse
 from tests.conftest import copied_database
-from tests.readmission.conftest import champion, demo_year, model, trained
 
 IMPORTED_WHEN_USED = (
     "dagster._core.launcher.sync_in_memory_run_launcher",
@@ -22,8 +21,6 @@ IMPORTED_WHEN_USED = (
     "xgboost",
 )
 """What takes seconds in every process that comes to use it."""
-
-__all__ = ["champion", "demo_year", "model", "trained"]
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ from medscore_assets.readmission.training import data_fingerprint, encoded_parts
 from resources.registry import CHALLENGER, CHAMPION, REFUSED_TAG, ModelRegistry
 from resources.warehouse import Warehouse
 from tests.conftest import copied_database
-from tests.readmission.conftest import cohort_of
+from tests.models import cohort_of
 from tests.readmission.versions import register, variant, with_files
 
 pytestmark = pytest.mark.slow

@@ -219,7 +219,7 @@ def test_steady_lists_are_good_and_the_same_run_again_changes_nothing(
 
 def test_the_label_is_that_of_the_training_set(hospital: Warehouse, run: Run, demo_year: DemoData) -> None:
     from medscore_assets.readmission.cohort import training_cohort
-    from tests.readmission.conftest import NO_OUTCOMES
+    from tests.models import NO_OUTCOMES
 
     assert run(hospital).success
     newest = hospital.read(sa.select(sa.func.max(tables.inpatient_admissions.c.ingested_at).label("at")))

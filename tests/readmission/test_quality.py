@@ -17,7 +17,7 @@ from medscore_assets.monitoring.metrics import evaluate
 from medscore_assets.readmission.cohort import FOLLOW_UP, TrainingCohort, training_cohort
 from medscore_assets.readmission.scoring import MODEL
 from medscore_assets.readmission.training import LACE_LIKE, LOGISTIC_REGRESSION, Trained, train
-from tests.readmission.conftest import NO_OUTCOMES
+from tests.models import NO_OUTCOMES
 from tests.readmission.records import admissions_table
 
 pytestmark = pytest.mark.slow

@@ -1,4 +1,7 @@
-"""Fixtures of the readmission family: demo records, a trained model, registries with and without it."""
+"""Fixtures with readmission models: demo records, a trained model, registries with and without it.
+
+Belongs here: what takes seconds to make and is shared by all areas. pytest loads it from `tests/conftest.py`.
+"""
 
 from __future__ import annotations
 
