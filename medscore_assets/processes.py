@@ -133,7 +133,9 @@ def _environment(settings: Settings) -> dict[str, str]:
 def _services(settings: Settings, environment: dict[str, str]) -> list[Service]:
     dagster = f"http://{_HOST}:{settings.dagster_port}"
     mlflow = f"http://{_HOST}:{settings.mlflow_port}"
+    api = f"http://{settings.api_host}:{settings.api_port}"
     return [
+        Service("api", "API and portal (/portal)", f"{api}/portal", lambda: _answers(f"{api}/health/live")),
         Service("mlflow", "MLflow (models)", mlflow, lambda: _answers(f"{mlflow}/health")),
         Service("dagster", "Dagster (assets, runs)", dagster, lambda: _answers(f"{dagster}/server_info")),
         Service("daemon", "Dagster's daemon (schedules)", "beats", lambda: _daemon_lives(environment)),
@@ -181,19 +183,20 @@ def _daemon_lives(environment: dict[str, str]) -> bool:
 
 
 def _require_free(settings: Settings) -> None:
-    for variable, port in (
-        ("MEDSCORE_DAGSTER_PORT", settings.dagster_port),
-        ("MEDSCORE_MLFLOW_PORT", settings.mlflow_port),
+    for variable, host, port in (
+        ("MEDSCORE_DAGSTER_PORT", _HOST, settings.dagster_port),
+        ("MEDSCORE_MLFLOW_PORT", _HOST, settings.mlflow_port),
+        ("MEDSCORE_API_PORT", settings.api_host, settings.api_port),
     ):
         with socket.socket() as probe:
             # As the services do: a port that was just left may be taken again.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((_HOST, port))
+                probe.bind((host, port))
             except OSError:
                 raise PermanentError(
                     "the port is in use",
-                    where=f"{_HOST}:{port}",
+                    where=f"{host}:{port}",
                     mend=f"End what uses it (another medscore up?), or set {variable}.",
                 ) from None
 

@@ -201,6 +201,16 @@ class Settings(BaseSettings):
         description="Who may use the API: issuers of tokens, roles, origins. Without it nobody is told "
         "apart, and the API listens on this machine only.",
     )
+    cds_file: Path | None = Field(
+        default=None,
+        description="How CDS Hooks cards look: indicators, proposals, texts. The default is the file in the "
+        "package serving.",
+    )
+    fhir_codes_file: Path | None = Field(
+        default=None,
+        description="How FHIR codes are read: diagnoses, dispositions, payers. The default is the file in "
+        "the package serving; have your coders review it.",
+    )
     test_data: Path | None = Field(
         default=None,
         description="For tests and benchmarks: the folder of public data sets, by default ../shared/data.",
@@ -213,7 +223,16 @@ class Settings(BaseSettings):
             raise _sentence(error) from None
         _refuse_unknown(type(self).model_fields, self.model_config.get("env_file"))
 
-    @field_validator("home", "policy_file", "thresholds_file", "alerts_file", "access_file", "test_data")
+    @field_validator(
+        "home",
+        "policy_file",
+        "thresholds_file",
+        "alerts_file",
+        "access_file",
+        "cds_file",
+        "fhir_codes_file",
+        "test_data",
+    )
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return PROJECT_ROOT / path.expanduser() if path is not None else None

@@ -13,11 +13,13 @@ from datetime import date
 
 import typer
 
+from medscore_assets.cli.access import audit, keys
 from medscore_assets.cli.alerts import alerts, watch
 from medscore_assets.cli.common import Json, console, prepare, progress_console, resources, run_job, working
 from medscore_assets.cli.models import models, training
 from medscore_assets.cli.outreach import missing, outreach, show_list
 from medscore_assets.cli.records import db, demo, importing, load_demo
+from medscore_assets.cli.serve import serve
 from medscore_assets.settings import Settings
 from resources.errors import MedscoreError
 
@@ -32,10 +34,13 @@ for name, group in {
     "outreach": outreach,
     "models": models,
     "alerts": alerts,
+    "audit": audit,
+    "keys": keys,
 }.items():
     app.add_typer(group, name=name)
 app.command()(missing)
 app.command()(watch)
+app.command()(serve)
 
 
 @app.command()
@@ -85,7 +90,7 @@ def run() -> None:
 
 @app.command()
 def up() -> None:
-    """Start PostgreSQL, MLflow and Dagster with its daemon; Ctrl-C stops them all."""
+    """Start PostgreSQL, MLflow, Dagster with its daemon, the API and the watch; Ctrl-C stops them all."""
     from medscore_assets.processes import run_all
     from medscore_assets.runs import limit_pools
 

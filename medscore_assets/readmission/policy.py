@@ -7,6 +7,7 @@ the platform (`Score`). Does not belong here: the rules themselves (`policy.toml
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import tomllib
@@ -160,7 +161,7 @@ class Policy(_Rules):
             raise ValueError("one action from tier high (or below) must hold without a condition")
         return self
 
-    @property
+    @functools.cached_property
     def hash(self) -> str:
         """SHA-256 of the rules, whatever the file's layout and comments."""
         return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()

@@ -46,12 +46,13 @@ class Up:
 
     def __init__(self, home: Path, *command: object) -> None:
         self.home = home
-        self.ports = [free_port(), free_port()]
+        self.ports = [free_port(), free_port(), free_port()]
         environment = {
             **os.environ,
             "MEDSCORE_HOME": str(home),
             "MEDSCORE_DAGSTER_PORT": str(self.ports[0]),
             "MEDSCORE_MLFLOW_PORT": str(self.ports[1]),
+            "MEDSCORE_API_PORT": str(self.ports[2]),
         }
         self.process = subprocess.Popen(
             [str(word) for word in command],
@@ -130,9 +131,11 @@ def start() -> Iterator[Callable[..., Up]]:
 def test_everything_answers_and_ctrl_c_leaves_nothing(start: Callable[..., Up]) -> None:
     up = start(MEDSCORE, "up")
     assert eventually(lambda: "MedScore is up" in up.said, 240), up.said
-    dagster, mlflow = (f"http://127.0.0.1:{port}" for port in up.ports)
+    dagster, mlflow, api = (f"http://127.0.0.1:{port}" for port in up.ports)
     assert dagster in up.said
     assert mlflow in up.said
+    assert f"{api}/portal" in up.said
+    assert answers(f"{api}/health/live")
     assert answers(f"{dagster}/server_info")
     assert answers(f"{mlflow}/health")
     assert "does not answer yet" not in up.said
