@@ -1,0 +1,396 @@
+"""Texts that nobody may find again, sent everywhere: no log, error, measure, model store or audit holds them.
+
+The real process, its own PostgreSQL and registry. What a client names a stay and a patient may stand in the
+stored score, the audit and the answer to whoever sent it; whatever else is sent, nowhere.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+import psycopg
+import pytest
+from fastapi import FastAPI, Request
+from fastapi.testclient import TestClient
+from psycopg import sql
+
+from benchmarks.document_api import ReadmissionRequest
+from benchmarks.loopback import Server
+from benchmarks.site import PREDICT, Site
+from medscore_assets.audit import verify
+from medscore_assets.contracts.readmission import READMISSION
+from medscore_assets.readmission.scoring import ReadmissionModel
+from resources.embedded_postgres import release
+from serving.app import create_app
+from serving.limits import MAX_DEPTH
+from tests.serving.conftest import features
+from tests.serving.fhir_bundles import prefetch_of
+from tests.serving.portal_site import make_key
+
+pytestmark = pytest.mark.slow
+
+MARK = "XENTINEL"
+STAY, PATIENT = f"{MARK}-stay-1", f"{MARK}-patient-1"
+NAMES = (STAY, PATIENT)
+PORTAL = (
+    "/portal",
+    "/portal/login",
+    "/portal/logout",
+    "/portal/lists",
+    "/portal/lists/{day}",
+    "/portal/lists/{day}/calls",
+    "/portal/patient",
+    "/portal/scores/{score_id}",
+    "/portal/static/{name}",
+    f"/portal/{MARK}-path",
+)
+MAY_HOLD_NAMES = ("audit_events", "readmission_scores")
+_FOUND = re.compile(rf"(?i){MARK}[\w-]*")
+
+
+def marks(text: str, allowed: tuple[str, ...] = ()) -> set[str]:
+    """The sentinels in a text, but for some."""
+    return {found.lower() for found in _FOUND.findall(text)} - {name.lower() for name in allowed}
+
+
+@dataclass
+class Hospital:
+    """The running service, and who may ask it."""
+
+    site: Site
+    server: Server
+    keys: dict[str, str]
+    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30))
+    answers: list[tuple[str, httpx.Response]] = field(default_factory=list)
+
+    def ask(self, method: str, path: str, **sent: Any) -> httpx.Response:
+        """One request with sentinels in every header that a client may set."""
+        headers = {
+            "X-Request-Id": f"{MARK}-request-id",
+            "User-Agent": f"{MARK}-agent",
+            "Referer": f"https://{MARK}-referer.example.org/{MARK}",
+            "X-Forwarded-For": f"{MARK}-forwarded",
+            "Accept-Language": f"{MARK}-language",
+            "Cookie": f"medscore_session={MARK}-cookie; other={MARK}-cookie",
+            **sent.pop("headers", {}),
+        }
+        self.client.cookies.clear()
+        address = f"http://127.0.0.1:{self.server.port}{path}"
+        answer = self.client.request(method, address, headers=headers, **sent)
+        self.answers.append((f"{method} {path}", answer))
+        return answer
+
+
+@pytest.fixture(scope="module")
+def hospital(model: ReadmissionModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
+    site = Site.prepare(tmp_path_factory.mktemp("sentinels"))
+    site.set_champion(site.register(model))
+    rules = site.settings.home / "access.toml"
+    rules.write_text(
+        'api_keys = true\npublic_url = "https://medscore.example.org"\n'
+        + rules.read_text()
+        + 'purpose_claim = "purpose"\n'
+        '\n[issuers.ehr]\nissuer = "https://ehr.example.org"\nalgorithms = ["ES384"]\n'
+        'keys_file = "issuer.pem"\none_time = true\ndefault_roles = ["coordinator"]\n'
+    )
+    now = datetime.now(UTC)
+    keys = {role: make_key(site.warehouse, role, now) for role in ("care-manager", "analyst")}
+    server = site.start_api()
+    try:
+        server.wait_ready("/health/ready")
+        found = Hospital(site, server, keys)
+        _ask_everything(found)
+        _ask_too_often(found)
+        yield found
+    finally:
+        server.stop()
+        site.warehouse.close()
+        release(site.settings.postgres_directory)
+
+
+def tokens(hospital: Hospital) -> dict[str, str]:
+    """Authorization headers that are taken, and those that are not."""
+    now = int(time.time())
+    claims = {
+        "iss": "https://ehr.example.org",
+        "aud": f"https://medscore.example.org/cds-services/{MARK}",
+        "sub": f"{MARK}-subject",
+        "iat": now,
+        "exp": now + 60,
+        "jti": f"{MARK}-{uuid.uuid4()}",
+        "patient": f"{MARK}-claim",
+    }
+    foreign = {**claims, "iss": f"https://{MARK}-issuer.example.org"}
+    key = hospital.site.key
+    return {
+        "care manager": f"Bearer {hospital.keys['care-manager']}",
+        "without the role": f"Bearer {hospital.keys['analyst']}",
+        "none": "",
+        "no token": f"Bearer {MARK}-token",
+        "another scheme": f"Basic {MARK}",
+        "a false key": f"Bearer {hospital.keys['analyst'][:-8]}{MARK}",
+        "a foreign issuer": f"Bearer {jwt.encode(foreign, key, algorithm='ES384')}",
+        "another audience": f"Bearer {jwt.encode(claims, key, algorithm='ES384')}",
+        "a claimed key": "Bearer "
+        + jwt.encode(
+            claims, key, algorithm="ES384", headers={"kid": f"{MARK}-kid", "jku": f"https://{MARK}"}
+        ),
+    }
+
+
+def bodies() -> list[tuple[str, bytes]]:
+    """Media types and bodies: valid, nearly valid, not valid, not JSON, too deep, too large."""
+    named = features(encounter_id=STAY, patient_id=PATIENT)
+    hook = {
+        "hook": "encounter-discharge",
+        "hookInstance": str(uuid.uuid4()),
+        "fhirServer": f"https://{MARK}-server.example.org",
+        "fhirAuthorization": {
+            "access_token": f"{MARK}-access",
+            "token_type": "Bearer",
+            "expires_in": 300,
+            "scope": f"{MARK}-scope",
+            "subject": f"{MARK}-client",
+        },
+        "context": {"userId": f"Practitioner/{MARK}-user", "patientId": PATIENT, "encounterId": STAY},
+        "prefetch": prefetch_of(features(), patient=PATIENT, stay=STAY),
+    }
+    spoilt = json.loads(json.dumps(hook))
+    for value in spoilt["prefetch"].values():
+        value["resourceType"] = f"{MARK}-type"
+    infer = {
+        "inputs": [
+            {"name": name, "shape": [1], "datatype": _datatype(value), "data": [value]}
+            for name, value in features().items()
+        ]
+    }
+    row = {"outcome": "overridden", "overrideReason": {"userComment": f"{MARK}-comment"}}
+    objects: list[Any] = [
+        named,
+        {**named, "patient_age": f"{MARK}-age"},
+        {**named, "patient_age": 10**30},
+        {**named, "insurance_type": f"{MARK}-payer"},
+        {**named, "encounter_id": f" {MARK}-\u0000stay"},
+        {**named, "data_as_of": f"{MARK}-moment"},
+        {**named, f"{MARK}-key": f"{MARK}-value"},
+        {f"{MARK}-key": f"{MARK}-value"},
+        hook,
+        spoilt,
+        {**hook, "hook": f"{MARK}-hook"},
+        {**hook, "prefetch": {f"{MARK}-key": {"text": f"{MARK}-value"}}},
+        {"feedback": [{"card": f"{MARK}-card", **row}]},
+        {"feedback": [{"card": str(uuid.uuid4()), "outcomeTimestamp": "2026-01-01T00:00:00Z", **row}]},
+        infer,
+        {**infer, "id": f"{MARK}-id"},
+        {"inputs": [{**infer["inputs"][0], "name": f"{MARK}-input", "data": [f"{MARK}-value"]}]},
+        {"inputs": infer["inputs"], "outputs": [{"name": f"{MARK}-output"}]},
+        {"encounter_id": STAY, "outcome": f"{MARK}-outcome", "called_at": f"{MARK}-moment"},
+        [f"{MARK}-list"],
+        f"{MARK}-text",
+    ]
+    texts = [
+        f'{{"patient_age": {MARK}}}',
+        f'{{"patient_age": NaN, "encounter_id": "{MARK}-nan"}}',
+        f"{MARK}-not-json",
+        '{"a":' * (MAX_DEPTH + 1) + f'"{MARK}-deep"' + "}" * (MAX_DEPTH + 1),
+        json.dumps({"encounter_id": f"{MARK}-" + "x" * 3_000_000}),
+    ]
+    form = f"csrf={MARK}-csrf&key={MARK}-key&patient_age={MARK}-age&mark=reached%20{MARK}&encounter_id={MARK}"
+    return [
+        *(("application/json", json.dumps(o).encode()) for o in objects),
+        *(("application/json", t.encode()) for t in texts),
+        (f"text/{MARK}-type", f"{MARK}-body".encode()),
+        ("application/x-www-form-urlencoded", form.encode()),
+    ]
+
+
+def _datatype(value: Any) -> str:
+    return "BOOL" if isinstance(value, bool) else "INT64" if isinstance(value, int) else "BYTES"
+
+
+def _ask_everything(hospital: Hospital) -> None:
+    """Each route of the document and the portal, as everybody, with every body and in every place."""
+    document = create_app(hospital.site.settings).openapi()["paths"]
+    routes = [(path, method) for path, methods in document.items() for method in methods]
+    routes += [(path, method) for path in PORTAL for method in ("get", "post")]
+    allowed = {"care manager", "none"}
+    everybody = tokens(hospital)
+    for path, method in routes:
+        addresses = {
+            re.sub(r"\{[^}]+\}", f"{MARK}-path", path),
+            re.sub(r"\{(score_id|version)\}", str(uuid.uuid4()), path)
+            .replace("{model}", "readmission")
+            .replace("{service_id}", "medscore-readmission")
+            .replace("{date}", "2026-01-01")
+            .replace("{day}", "2026-01-01")
+            .replace("{name}", "portal.css"),
+        }
+        query = f"{MARK}-query={MARK}-query&limit={MARK}&explain={MARK}&day={MARK}&tier={MARK}"
+        for who, authorization in everybody.items():
+            headers = {"Authorization": authorization} if authorization else {}
+            for address in sorted(addresses):
+                hospital.ask(method, address, headers=headers)
+                hospital.ask(method, f"{address}?{query}", headers=headers)
+                for kind, body in bodies() if method == "post" and who in allowed else ():
+                    hospital.ask(method, address, headers={**headers, "Content-Type": kind}, content=body)
+    _ask_as_intended(hospital, everybody["care manager"])
+
+
+def _ask_as_intended(hospital: Hospital, authorization: str) -> None:
+    """Requests that succeed, so that what is only written on success is written."""
+    care = {"Authorization": authorization}
+    named = features(encounter_id=STAY, patient_id=PATIENT)
+    key = {"Idempotency-Key": f"{MARK}-idempotency"}
+    given = hospital.ask("POST", PREDICT, json=named, headers={**care, **key})
+    assert given.status_code == 200
+    assert hospital.ask("POST", PREDICT, json=features(), headers={**care, **key}).status_code == 409
+    for path in ("", "/risk-assessment"):
+        read = hospital.ask("GET", f"/v1/readmission/scores/{given.json()['score_id']}{path}", headers=care)
+        assert read.status_code == 200
+    page = httpx.get(f"http://127.0.0.1:{hospital.server.port}/portal/patient", headers=care)
+    csrf = re.search(r'name="csrf" value="([^"]+)"', page.text)
+    typed = {k: str(v).lower() for k, v in named.items()} | {"csrf": csrf[1] if csrf else ""}
+    for wrong in ({}, {"patient_age": f"{MARK}-age"}, {"do": "save"}):
+        hospital.ask("POST", "/portal/patient", data=typed | wrong, headers={**care, "Cookie": ""})
+    for day in ("latest", datetime.now(UTC).date()):
+        hospital.ask("GET", f"/v1/outreach/{day}", headers=care)
+
+
+def _ask_too_often(hospital: Hospital) -> None:
+    """The same process under a limit of one request."""
+    limited = hospital.site.start_api(MEDSCORE_API_RATE="1")
+    try:
+        limited.wait_ready("/health/ready")
+        second = Hospital(hospital.site, limited, hospital.keys)
+        body = features(encounter_id=f"{MARK}-limit")
+        for path in (PREDICT, "/cds-services/medscore-readmission", "/portal/patient", f"/v2/{MARK}"):
+            for _ in range(2):
+                second.ask("POST", f"{path}?{MARK}={MARK}", json=body)
+        assert {a.status_code for _, a in second.answers} >= {429}
+        hospital.answers += second.answers
+    finally:
+        limited.stop()
+
+
+def test_every_kind_of_answer_was_given(hospital: Hospital) -> None:
+    statuses = {answer.status_code for _, answer in hospital.answers}
+
+    assert statuses >= {200, 400, 401, 403, 404, 405, 409, 412, 413, 415, 422, 429}
+    assert not {s for s in statuses if s >= 500}
+
+
+def test_an_answer_holds_only_what_its_caller_may_know(hospital: Hospital) -> None:
+    for asked, answer in hospital.answers:
+        told = f"{answer.text}\n{answer.headers}"
+        if answer.status_code == 200 or (asked == "POST /portal/patient" and answer.status_code == 422):
+            # The caller's own names and, by the protocol, the id that it gave its own request.
+            own = {*NAMES, f"{MARK}-id"} | ({f"{MARK}-age"} if "/portal/" in asked else set())
+            assert not marks(told, tuple(own)), asked
+        else:
+            assert not marks(told), (asked, answer.status_code)
+
+
+def test_no_file_of_the_service_holds_a_sentinel(hospital: Hospital) -> None:
+    """The logs of the process and of PostgreSQL, model files and artifacts: all under one home."""
+    heap = hospital.site.settings.postgres_directory / "data" / "base"
+    files = [f for f in hospital.site.settings.home.rglob("*") if f.is_file() and heap not in f.parents]
+    files = [f for f in files if "pg_wal" not in f.parts]
+    assert {"api.log", "log"} <= {f.name for f in files}
+    for file in files:
+        assert not marks(file.read_bytes().decode("latin-1")), file.name
+
+
+def test_the_log_names_no_feature_and_only_routes_as_templates(hospital: Hospital) -> None:
+    lines = (hospital.site.settings.home / "api.log").read_text().splitlines()
+    told = [json.loads(line) for line in lines]
+
+    assert len([t for t in told if t["event"] == "request"]) > 500
+    assert not [name for name in READMISSION.feature_names if any(name in line for line in lines)]
+    assert {t["route"] for t in told if "route" in t} <= {*templates(hospital), "unmatched"}
+
+
+def templates(hospital: Hospital) -> set[str]:
+    documented = create_app(hospital.site.settings).openapi()["paths"]
+    portal = {p for p in PORTAL if MARK not in p} | {"/portal/{anything:path}", "/openapi.json"}
+    return {*documented, *portal}
+
+
+def test_the_measures_hold_no_sentinel_and_no_id(hospital: Hospital) -> None:
+    text = httpx.get(f"http://127.0.0.1:{hospital.server.port}/metrics").text
+
+    assert "medscore_http_requests_total" in text
+    assert not marks(text)
+    routes = set(re.findall(r'route="([^"]*)"', text))
+    assert routes <= {*templates(hospital), "unmatched"}
+
+
+def rows_with_marks(url: str) -> dict[str, list[str]]:
+    """Per table the rows that hold a sentinel, as text."""
+    found: dict[str, list[str]] = {}
+    with psycopg.connect(url.replace("+psycopg2", "").replace("+psycopg", "")) as connection:
+        tables = connection.execute(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"
+        ).fetchall()
+        for (table,) in tables:
+            query = sql.SQL("SELECT t::text FROM {} t WHERE t::text ILIKE %s").format(sql.Identifier(table))
+            if rows := connection.execute(query, [f"%{MARK}%"]).fetchall():
+                found[table] = [row[0] for row in rows]
+    return found
+
+
+def test_databases_hold_only_names_and_only_where_scores_and_audit_are(hospital: Hospital) -> None:
+    databases = hospital.site.settings.databases()
+    warehouse = rows_with_marks(databases.warehouse)
+
+    assert set(warehouse) == set(MAY_HOLD_NAMES)
+    for row in warehouse["audit_events"]:
+        assert not marks(row, NAMES)
+        assert not [name for name in READMISSION.feature_names if name in row]
+    for row in warehouse["readmission_scores"]:
+        assert not marks(row, (*NAMES, f"{MARK}-idempotency"))
+    assert rows_with_marks(databases.mlflow) == {}
+    assert rows_with_marks(databases.dagster) == {}
+    assert verify(hospital.site.warehouse).intact
+
+
+def test_a_statement_that_fails_is_not_in_the_log_of_the_database(hospital: Hospital) -> None:
+    url = hospital.site.settings.databases().warehouse.replace("+psycopg", "")
+    with psycopg.connect(url) as connection, pytest.raises(psycopg.DataError):
+        connection.execute(f"SELECT '{MARK}-statement'::int")
+
+    assert not marks((hospital.site.settings.postgres_directory / "data" / "log").read_text())
+
+
+def test_control_what_the_document_does_would_be_found(tmp_path: Path) -> None:
+    """Its 422 repeats what was sent, and a log line with the request's address and body holds it."""
+    app = FastAPI()
+    log, file = logging.getLogger("document"), logging.FileHandler(tmp_path / "document.log")
+    log.addHandler(file)
+    log.setLevel(logging.INFO)
+
+    @app.post("/predict")
+    async def predict(request: Request, asked: ReadmissionRequest) -> None:
+        log.info("POST %s %s", request.url, asked)
+
+    client = TestClient(app)
+    refused = client.post("/predict", json={"insurance_type": f"{MARK}-payer"})
+    taken = client.post(f"/predict?patient={MARK}-query", json=features())
+    log.removeHandler(file)
+    file.close()
+
+    assert (refused.status_code, taken.status_code) == (422, 200)
+    assert marks(refused.text) == {f"{MARK}-payer".lower()}
+    told = (tmp_path / "document.log").read_text()
+    assert marks(told) == {f"{MARK}-query".lower()}
+    assert [name for name in READMISSION.feature_names if name in told]
