@@ -20,7 +20,7 @@ from starlette.responses import Response
 
 from medscore_assets.readmission.scoring import MODEL
 from medscore_assets.tables.readmission import discharge_events
-from resources.errors import MedscoreError, TransientError
+from resources.errors import MedscoreError, PermanentError, TransientError
 from resources.registry import ModelRegistry
 from resources.warehouse import Warehouse
 from serving.access import Caller, requires
@@ -93,6 +93,12 @@ class ModelCards:
             if self._kept is None or self._kept[0] != version:
                 with tempfile.TemporaryDirectory(prefix="medscore-card-") as folder:
                     found = self._registry.attached(MODEL, version, _ATTACHED, Path(folder))
+                    if absent := [each for each in (_PAGE, _CARD) if not (found / each).is_file()]:
+                        raise PermanentError(
+                            f"version {version} has no {absent[0]}",
+                            where=f"registered model {MODEL}",
+                            mend="Judge it again: materialize readmission_evaluation.",
+                        )
                     files = {each: (found / each).read_bytes() for each in (_PAGE, _CARD)}
                 self._kept = version, files
             return self._kept[1][name]

@@ -46,6 +46,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     release(folder / "postgres")
 
 
+@pytest.fixture(scope="module")
+def upgraded(home: Home) -> Home:
+    """The same with its databases made."""
+    home.medscore("db", "upgrade")
+    return home
+
+
 @pytest.mark.slow
 def test_from_an_empty_home_to_a_list(home: Home) -> None:
     upgraded = home.medscore("db", "upgrade")
@@ -94,11 +101,12 @@ def test_from_an_empty_home_to_a_list(home: Home) -> None:
     ],
 )
 @pytest.mark.slow
-def test_an_error_is_one_sentence_with_its_mend(home: Home, arguments: tuple[str, ...], said: str) -> None:
-    home.medscore("db", "upgrade")
-    done = home.medscore(*arguments)
+def test_an_error_is_one_sentence_with_its_mend(
+    upgraded: Home, arguments: tuple[str, ...], said: str
+) -> None:
+    done = upgraded.medscore(*arguments)
     assert done.returncode == 1
     assert said in done.stderr
     assert "Traceback" not in done.stderr
-    as_json = home.medscore(*arguments, "--json")
+    as_json = upgraded.medscore(*arguments, "--json")
     assert set(json.loads(as_json.stdout)["error"]) == {"what", "where", "mend"}

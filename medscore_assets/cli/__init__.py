@@ -96,6 +96,10 @@ def up() -> None:
 
     settings = Settings()
     prepare(settings)
+    with working("Preparing the registry", "Registry ready"):
+        # Before two services come to make its tables at once.
+        _, registry = resources(settings)
+        registry.prepare()
     limit_pools()
     raise typer.Exit(run_all(settings))
 

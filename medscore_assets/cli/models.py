@@ -136,7 +136,7 @@ def models_history(name: Name = "readmission", as_json: Json = False) -> None:
     for d in decisions:
         before, after = (v or "none" for v in (d.champion_before, d.champion_after))
         moved = f"{before}" if before == after else f"{before} → {after}"
-        words = f"{d.decision.replace('_', ' ').capitalize()} by {d.decided_by}: {d.reason}"
+        words = f"{d.decision.replace('_', ' ')} by {d.decided_by}: {d.reason}"
         table.add_row(f"{d.decided_at:%Y-%m-%d %H:%M}", str(d.model_version), moved, words)
     console.print(table)
 

@@ -195,7 +195,15 @@ def process(
         "MEDSCORE_API_PORT": str(port),
     }
     command = [sys.executable, "-c", "from medscore_assets.cli.serve import serve; serve()"]
-    serving = subprocess.Popen(command, env=environment, cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True)
+    serving = subprocess.Popen(
+        command,
+        env=environment,
+        cwd=PROJECT_ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        # Whatever the tests before this one, or their shell, do with the signal.
+        preexec_fn=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL),
+    )
     yield serving, f"http://127.0.0.1:{port}"
     serving.kill()
     serving.communicate()
