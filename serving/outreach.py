@@ -13,8 +13,8 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
+from medscore_assets.readmission.outcomes import CALL_OUTCOMES
 from medscore_assets.readmission.policy import DISCLAIMER, Tier
-from medscore_assets.tables.readmission import CALL_OUTCOMES
 from serving import lists
 from serving.access import Caller, requires
 from serving.errors import BadRequest, NotFound, Unprocessable, problems_of, responses, route_of

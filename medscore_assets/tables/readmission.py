@@ -12,6 +12,7 @@ from medscore_assets.contracts.contract import Contract
 from medscore_assets.contracts.fields import Category, Day, Field, Flag, Moment, Reason, Whole
 from medscore_assets.contracts.readmission import READMISSION
 from medscore_assets.readmission.cohort import EXCLUSIONS, PARTS
+from medscore_assets.readmission.outcomes import CALL_OUTCOMES
 from medscore_assets.readmission.policy import TIERS
 from medscore_assets.tables.common import (
     PROBABILITY,
@@ -22,9 +23,6 @@ from medscore_assets.tables.common import (
     one_of,
     probability_check,
 )
-
-CALL_OUTCOMES = ("called", "declined", "reached")
-"""What comes of a call, by how far it got."""
 
 
 def _sql_type(field: Field) -> sa.types.TypeEngine[object]:

@@ -19,7 +19,6 @@ from medscore_assets.readmission.outcomes import (
     matured_outcomes,
     performance,
 )
-from medscore_assets.tables import readmission as tables
 from tests.readmission.records import ZONE, admission, admissions_table, local
 
 TIMESTAMP = pa.timestamp("us", "UTC")
@@ -147,10 +146,6 @@ def test_a_call_before_discharge_or_after_30_days_does_not_count() -> None:
         ("C", LEFT, "called"),
     )
     assert furthest_call(scores("A", "B", "C"), made).to_pylist() == [None, None, "called"]
-
-
-def test_the_tables_know_the_same_calls() -> None:
-    assert tables.CALL_OUTCOMES == CALL_OUTCOMES
 
 
 # --- performance --------------------------------------------------------------------------------------------
