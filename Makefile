@@ -17,6 +17,8 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 export UV_PYTHON_DOWNLOADS := never
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+LOCK := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --quiet
+
 .PHONY: help setup run test lint up docs lock clean
 
 help: ## Show what can be made
@@ -29,10 +31,10 @@ setup: .venv/installed ## Install everything into .venv
 run: setup ## Run the main job on demo data and show the ten patients to call first
 	@$(BIN)/medscore run
 
-test: setup ## Run all tests
+test: .venv/tools setup ## Run all tests
 	@$(BIN)/pytest
 
-lint: setup ## Check style, types and the direction of imports
+lint: .venv/tools setup ## Check style, types and the direction of imports
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -44,9 +46,9 @@ up: setup ## Start PostgreSQL, MLflow and Dagster; Ctrl-C stops them
 docs: setup ## Write the reference pages anew from the code
 	@$(BIN)/python docs/generate.py
 
-lock: .venv/installed ## Choose the newest allowed versions and write requirements.lock
-	@$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
-		--no-header --quiet --upgrade --output-file requirements.lock
+lock: .venv/installed ## Choose the newest allowed versions and write both lock files
+	@$(LOCK) --upgrade --extra setup --output-file requirements.lock
+	@$(LOCK) --upgrade --all-extras --constraint requirements.lock --output-file requirements-tools.lock
 
 clean: ## Remove what was installed and what tools left behind; data in .medscore stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info build
@@ -64,4 +66,11 @@ clean: ## Remove what was installed and what tools left behind; data in .medscor
 	@echo "Installing the packages of requirements.lock"
 	@$(UV) pip sync --compile-bytecode --require-hashes requirements.lock
 	@$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+	@rm -f .venv/tools
+	@touch $@
+
+# What only tests and development need, Spark and Ray with them, over what runs.
+.venv/tools: requirements-tools.lock .venv/installed
+	@echo "Installing the packages of requirements-tools.lock"
+	@$(UV) pip install --compile-bytecode --require-hashes --requirements requirements-tools.lock
 	@touch $@
