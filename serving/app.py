@@ -83,6 +83,8 @@ def create_app(settings: Settings, **parts: Any) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # Looked for anew at every request; `/metrics` and the log say what it would.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     app.state.service = service

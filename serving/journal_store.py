@@ -21,6 +21,9 @@ from typing import Any
 import orjson
 import psycopg
 import sqlalchemy as sa
+from psycopg.errors import error_from_result
+from psycopg.pq import ExecStatus
+from psycopg.pq.abc import PGresult
 
 from medscore_assets.audit import CHAIN_LOCK, GENESIS, chain_hash
 from medscore_assets.settings import Settings
@@ -38,20 +41,21 @@ _HEAD = "SELECT sequence, hash FROM audit_events ORDER BY sequence DESC LIMIT 1"
 _THERE = "SELECT 1 FROM audit_events WHERE hash = %s"
 # Each part takes the lock before it touches a row, so that two processes cannot wait for each other.
 _ADD = f"""
+PREPARE journal_add (json, json, json, json) AS
 WITH held AS MATERIALIZED (SELECT pg_advisory_xact_lock(hashtextextended('{CHAIN_LOCK}', 0))),
 scored AS (
     INSERT INTO readmission_scores
-    SELECT r.* FROM held, json_populate_recordset(NULL::readmission_scores, %s::json) r
+    SELECT r.* FROM held, json_populate_recordset(NULL::readmission_scores, $1) r
 ),
 shadowed AS (
-    INSERT INTO shadow_scores SELECT r.* FROM held, json_populate_recordset(NULL::shadow_scores, %s::json) r
+    INSERT INTO shadow_scores SELECT r.* FROM held, json_populate_recordset(NULL::shadow_scores, $2) r
 ),
 chained AS (
-    INSERT INTO audit_events SELECT r.* FROM held, json_populate_recordset(NULL::audit_events, %s::json) r
+    INSERT INTO audit_events SELECT r.* FROM held, json_populate_recordset(NULL::audit_events, $3) r
 ),
 claimed AS (
     INSERT INTO replayed_tokens
-    SELECT r.* FROM held, json_populate_recordset(NULL::replayed_tokens, %s::json) r
+    SELECT r.* FROM held, json_populate_recordset(NULL::replayed_tokens, $4) r
     ON CONFLICT DO NOTHING RETURNING issuer, token_id
 )
 SELECT issuer, token_id FROM claimed
@@ -113,10 +117,16 @@ class Store:
         conninfo = url.set(drivername="postgresql").render_as_string(hide_password=False)
         async with asyncio.timeout(CONNECT_S + 1):
             connection = await psycopg.AsyncConnection.connect(
-                conninfo, autocommit=True, connect_timeout=CONNECT_S, application_name="medscore journal"
+                conninfo,
+                autocommit=True,
+                connect_timeout=CONNECT_S,
+                application_name="medscore journal",
+                # psycopg would discard all prepared statements, ours too, after a rollback.
+                prepare_threshold=None,
             )
             try:
                 await connection.execute(_SETUP)
+                await connection.execute(_ADD)
             except BaseException:
                 await connection.close()
                 raise
@@ -158,10 +168,10 @@ class Store:
     async def _add_locked(self, entries: Sequence[Entry], there: str | None) -> set[tuple[str, str]]:
         connection = self._open()
         async with connection.transaction():
-            await connection.execute(_LOCK, [CHAIN_LOCK], prepare=True)
+            await connection.execute(_LOCK, [CHAIN_LOCK])
             if there is not None and await (await connection.execute(_THERE, [there])).fetchone():
                 return set()
-            row = await (await connection.execute(_HEAD, prepare=True)).fetchone()
+            row = await (await connection.execute(_HEAD)).fetchone()
             return await self._insert(entries, _Head(*row) if row else _Head(0, GENESIS))
 
     async def _insert(self, entries: Sequence[Entry], head: _Head) -> set[tuple[str, str]]:
@@ -172,19 +182,17 @@ class Store:
         claims = [
             {"issuer": c[0], "token_id": c[1], "expires_at": c[2]} for c in (e.claim for e in entries) if c
         ]
-        cursor = await self._open().execute(
-            _ADD,
+        found = await _answered(
+            self._open(),
             [
                 _array([e.score for e in entries if e.score]),
                 _array([e.shadow for e in entries if e.shadow]),
-                orjson.dumps(events).decode(),
-                orjson.dumps(claims).decode(),
+                orjson.dumps(events),
+                orjson.dumps(claims),
             ],
-            prepare=True,
         )
-        claimed = set(await cursor.fetchall()) if claims else set()
         self._head = end
-        return claimed
+        return {_texts(found, row) for row in range(found.ntuples)}
 
     def _open(self) -> psycopg.AsyncConnection[Any]:
         if self._connection is None:
@@ -214,5 +222,48 @@ def _chained(entries: Sequence[Entry], head: _Head) -> tuple[list[dict[str, Any]
     return rows, _Head(sequence, previous)
 
 
-def _array(rows: Sequence[bytes]) -> str:
-    return f"[{b','.join(rows).decode()}]"
+def _array(rows: Sequence[bytes]) -> bytes:
+    return b"[" + b",".join(rows) + b"]"
+
+
+async def _answered(connection: psycopg.AsyncConnection[Any], parameters: Sequence[bytes]) -> PGresult:
+    """The result of the prepared statement. Who gives up waiting for it must close the connection.
+
+    psycopg's cursor would do the same at several times the cost, and every request waits for it.
+    """
+    libpq, loop = connection.pgconn, asyncio.get_running_loop()
+    libpq.send_query_prepared(b"journal_add", parameters)
+    while libpq.flush():
+        # More than the socket takes at once.
+        await asyncio.sleep(0)
+    done: asyncio.Future[list[PGresult]] = loop.create_future()
+    results: list[PGresult] = []
+
+    def readable() -> None:
+        try:
+            libpq.consume_input()
+            while not libpq.is_busy():
+                result = libpq.get_result()
+                if result is None:
+                    loop.remove_reader(socket)
+                    done.set_result(results)
+                    return
+                results.append(result)
+        except psycopg.Error as error:
+            loop.remove_reader(socket)
+            done.set_exception(error)
+
+    socket = libpq.socket
+    loop.add_reader(socket, readable)
+    try:
+        await done
+    finally:
+        loop.remove_reader(socket)
+    if results[0].status != ExecStatus.TUPLES_OK:
+        raise error_from_result(results[0])
+    return results[0]
+
+
+def _texts(result: PGresult, row: int) -> tuple[str, str]:
+    issuer, token_id = (result.get_value(row, column) or b"" for column in (0, 1))
+    return bytes(issuer).decode(), bytes(token_id).decode()

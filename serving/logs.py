@@ -66,6 +66,9 @@ class JsonLines(logging.Formatter):
 
 def configure(level: int = logging.INFO) -> None:
     """Sends everything that this process logs to standard output, as JSON lines."""
+    # What a line does not say need not be found out: caller, thread, process.
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonLines())
     root = logging.getLogger()

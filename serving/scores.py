@@ -18,10 +18,9 @@ import numpy as np
 import orjson
 import sqlalchemy as sa
 from fastapi import Request
-from starlette.concurrency import run_in_threadpool
 
 from medscore_assets.contracts.readmission import READMISSION
-from medscore_assets.readmission.single import SingleScore, score_each
+from medscore_assets.readmission.single import SingleScore
 from medscore_assets.tables.serving import readmission_scores
 from resources.warehouse import Warehouse
 from serving.audit import AuditEntry
@@ -35,9 +34,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("medscore.serving")
 
 Source = Literal["api", "cds_hooks", "inference", "portal"]
-
-_MANY = 16
-"""From so many rows on, scoring leaves the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,25 +86,21 @@ async def give_scores(
 ) -> list[Given]:
     """The champion's scores of some patients, at least one, in their order; all or none are given."""
     service, metrics = service_of(request), metrics_of(request)
-    serving, policy = service.champions.current(), service.policy()
-    rows = [each.features for each in asked]
-    arguments = (rows, serving.model, serving.version, policy)
-    if len(rows) > _MANY:
-        scores = await run_in_threadpool(score_each, *arguments, explain=explain)
-    else:
-        scores = score_each(*arguments, explain=explain)
+    scores = await service.gathering.scores([each.features for each in asked], explain=explain)
     at = datetime.now(UTC)
     given = [Given(str(uuid.uuid4()), at, *each) for each in zip(asked, scores, strict=True)]
     shadows = _shadow_rows(service, given, metrics)
     # One event a patient. Those of one request are queued together and so committed together.
-    await asyncio.gather(
-        *(
-            service.journal.record(
-                _entry(request, caller, each), score_row(each, source, caller.client, idempotency_key), shadow
-            )
-            for each, shadow in zip(given, shadows, strict=True)
+    recorded = [
+        service.journal.record(
+            _entry(request, caller, each), score_row(each, source, caller.client, idempotency_key), shadow
         )
-    )
+        for each, shadow in zip(given, shadows, strict=True)
+    ]
+    if len(recorded) == 1:
+        await recorded[0]
+    else:
+        await asyncio.gather(*recorded)
     for each in given:
         metrics.scored(source, each.score.tier)
     return given

@@ -6,7 +6,7 @@ Belongs here: the parts of the service by name. Does not belong here: making the
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fastapi import Request
@@ -15,6 +15,7 @@ from medscore_assets.readmission.policy import Policy
 from medscore_assets.settings import Settings
 from resources.warehouse import Warehouse
 from serving.champion import Champions
+from serving.gathering import Gathering
 
 if TYPE_CHECKING:
     from serving.access import Access
@@ -33,6 +34,11 @@ class Service:
     access: Access
     policy: Callable[[], Policy]
     """The rules in force; they are read again when their file changes."""
+    gathering: Gathering = field(init=False)
+    """Scores with the champion, requests of the same moment in one call."""
+
+    def __post_init__(self) -> None:
+        self.gathering = Gathering(self.champions, self.policy)
 
 
 def service_of(request: Request) -> Service:

@@ -7,10 +7,12 @@ the platform (`Score`). Does not belong here: the rules themselves (`policy.toml
 
 from __future__ import annotations
 
+import bisect
 import functools
 import hashlib
 import json
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -30,6 +32,8 @@ FROM_HERE_ACT = TIERS.index("high")
 
 DISCLAIMER = "This score is a decision-support tool. Clinical judgment should guide all care decisions."
 """A legal requirement: every score carries this text. A policy may add to it and never drop or alter it."""
+
+_NO_PROBABILITY = "a probability is outside of 0..1 or not a number"
 
 DEFAULT_FILE = Path(__file__).with_name("policy.toml")
 
@@ -55,19 +59,19 @@ class Condition(_Rules):
         if (self.equals is None) == (self.at_least is None):
             raise ValueError(f"{self.feature} needs either equals or at_least")
         try:
-            self._code()
+            self.code()
         except InvalidValue as invalid:
             raise ValueError(f"{self.feature} can never have that value ({invalid})") from None
         return self
 
-    def _code(self) -> float:
-        feature = READMISSION.features[READMISSION.feature_names.index(self.feature)]
-        return feature.code(self.at_least if self.equals is None else self.equals)
+    @property
+    def column(self) -> int:
+        """Which column of an encoded row is tested."""
+        return READMISSION.feature_names.index(self.feature)
 
-    def holds(self, matrix: Matrix) -> npt.NDArray[np.bool_]:
-        """A mask (rows,) over encoded rows (rows, features)."""
-        column = matrix[:, READMISSION.feature_names.index(self.feature)]
-        return column >= self._code() if self.equals is None else column == self._code()
+    def code(self) -> float:
+        """What the column is compared with."""
+        return READMISSION.features[self.column].code(self.at_least if self.equals is None else self.equals)
 
 
 class Action(_Rules):
@@ -76,6 +80,39 @@ class Action(_Rules):
     text: Text
     from_tier: Tier = "low"
     when: list[Condition] = []
+
+
+@dataclass(frozen=True, slots=True)
+class _Tests:
+    """All conditions of all actions, to be tested at once."""
+
+    columns: npt.NDArray[np.intp]
+    codes: npt.NDArray[np.float32]
+    exact: npt.NDArray[np.bool_]
+    """Of shape (conditions,), like the two before: equal to the code, or at least that."""
+    belongs: npt.NDArray[np.bool_]
+    """Of shape (conditions, actions)."""
+    from_tier: npt.NDArray[np.intp]
+    """Of shape (actions,)."""
+
+    @classmethod
+    def of(cls, actions: list[Action]) -> Self:
+        tests = [(number, condition) for number, action in enumerate(actions) for condition in action.when]
+        belongs = np.zeros((len(tests), len(actions)), dtype=bool)
+        belongs[range(len(tests)), [number for number, _ in tests]] = True
+        return cls(
+            np.array([condition.column for _, condition in tests], dtype=np.intp),
+            np.array([condition.code() for _, condition in tests], dtype=np.float32),
+            np.array([condition.equals is not None for _, condition in tests], dtype=bool),
+            belongs,
+            np.array([TIERS.index(action.from_tier) for action in actions], dtype=np.intp),
+        )
+
+    def applies(self, tiers: npt.NDArray[np.intp], matrix: Matrix) -> npt.NDArray[np.bool_]:
+        """Which actions hold: a mask (rows, actions)."""
+        found = matrix[:, self.columns]
+        broken = np.where(self.exact, found != self.codes, found < self.codes)
+        return np.asarray((tiers[:, np.newaxis] >= self.from_tier) & ~(broken @ self.belongs))
 
 
 class TierEdges(_Rules):
@@ -95,12 +132,20 @@ class TierEdges(_Rules):
         """Index into `TIERS` per probability, compared as float64. Refuses NaN and what is outside 0..1."""
         values = np.asarray(probabilities, dtype=np.float64)
         if not ((values >= 0) & (values <= 1)).all():
-            raise ValueError("a probability is outside of 0..1 or not a number")
-        return np.searchsorted([self.moderate, self.high, self.very_high], values, side="left")
+            raise ValueError(_NO_PROBABILITY)
+        return np.searchsorted(self._edges, values, side="left")
 
     def tier(self, probability: float) -> Tier:
-        """The tier of one probability."""
-        return TIERS[int(self.indices(probability))]
+        """The tier of one probability, as `indices` has it."""
+        # A float32 would have its neighbours rounded to float32 where it is compared.
+        probability = float(probability)
+        if not 0 <= probability <= 1:
+            raise ValueError(_NO_PROBABILITY)
+        return TIERS[bisect.bisect_left(self._edges, probability)]
+
+    @functools.cached_property
+    def _edges(self) -> tuple[float, float, float]:
+        return self.moderate, self.high, self.very_high
 
 
 class Score(_Rules):
@@ -180,18 +225,16 @@ class Policy(_Rules):
 
     def recommended_actions(self, probabilities: npt.ArrayLike, matrix: Matrix) -> list[list[str]]:
         """Per row the texts of the actions that apply, in the policy's order; never empty."""
-        tiers = self.tier_indices(probabilities)
-        applies = np.empty((len(matrix), len(self.actions)), dtype=bool)
-        for position, action in enumerate(self.actions):
-            mask = tiers >= TIERS.index(action.from_tier)
-            for condition in action.when:
-                mask = mask & condition.holds(matrix)
-            applies[:, position] = mask
+        applies = self._tests.applies(self.tier_indices(probabilities), matrix)
         texts = [action.text for action in self.actions]
         return [
             [text for text, chosen in zip(texts, row, strict=True) if chosen] or [self.standard.text]
             for row in applies.tolist()
         ]
+
+    @functools.cached_property
+    def _tests(self) -> _Tests:
+        return _Tests.of(self.actions)
 
     def percent(self, probability: float) -> str:
         """The probability for people, one decimal, never rounded over a tier's edge."""

@@ -27,6 +27,7 @@ from medscore_assets.contracts.contract import Contract, Matrix
 from medscore_assets.monitoring.drift import Reference
 from medscore_assets.monitoring.metrics import sigmoid
 from medscore_assets.readmission.attribution import Attribution
+from medscore_assets.readmission.margin import margins
 from resources.artifacts import MANIFEST_FILE, broken, read_verified, sha256
 from resources.errors import ContractViolation, IntegrityError
 
@@ -203,7 +204,7 @@ class ReadmissionModel:
 
     def _probabilities(self, matrix: Matrix) -> Probabilities:
         recalibration = self.manifest.recalibration
-        margin = self.booster.inplace_predict(matrix, predict_type="margin").astype(np.float64)
+        margin = margins(self.booster, matrix).astype(np.float64)
         return sigmoid(recalibration.intercept + recalibration.slope * margin)
 
     def _checked(self, matrix: Matrix) -> Matrix:

@@ -14,6 +14,7 @@ import pytest
 from medscore_assets.contracts.contract import Contract, Matrix
 from medscore_assets.contracts.readmission import READMISSION
 from medscore_assets.monitoring.metrics import logit
+from medscore_assets.readmission.margin import margins
 from medscore_assets.readmission.policy import load_policy
 from medscore_assets.readmission.scoring import MODEL_FILE, REFERENCE_FILE, ReadmissionModel, Recalibration
 from medscore_assets.readmission.training import train
@@ -110,6 +111,19 @@ def test_nobody_gets_no_score(fitted: ReadmissionModel) -> None:
     assert explained.probabilities.shape == (0,)
     assert explained.contributions.shape == nobody.shape
     assert np.isfinite(explained.baseline)
+
+
+def test_the_margin_is_the_one_that_xgboost_gives(fitted: ReadmissionModel, golden: Matrix) -> None:
+    for rows in (golden, golden[:1], golden[7:64]):
+        expected = fitted.booster.inplace_predict(rows, predict_type="margin")
+        found = margins(fitted.booster, rows)
+        assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+        assert np.array_equal(found, expected)
+
+
+def test_what_xgboost_refuses_is_said_with_its_reason(fitted: ReadmissionModel, golden: Matrix) -> None:
+    with pytest.raises(RuntimeError, match="Number of columns"):
+        margins(fitted.booster, np.ascontiguousarray(golden[:3, :4]))
 
 
 def test_threads_share_a_model(fitted: ReadmissionModel, golden: Matrix) -> None:

@@ -69,7 +69,7 @@ def broken(api_settings: Settings, api_registry: ModelRegistry, monkeypatch: pyt
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError(f"cannot score {SENTINEL}")
 
-    monkeypatch.setattr("serving.scores.score_each", fail)
+    monkeypatch.setattr("serving.gathering.score_each", fail)
     return app
 
 
