@@ -10,9 +10,12 @@ import fcntl
 import json
 import logging
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import sqlalchemy as sa
 
@@ -27,7 +30,7 @@ MODEL_ARTIFACT = "model"
 """The folder of a run that holds the model's own files."""
 
 _LOCK = "medscore model registry"
-_CONNECT_SECONDS = 10
+CONNECT_SECONDS = 10
 _LOCK_WAIT = "120s"
 
 
@@ -37,7 +40,7 @@ def open_store(uri: str) -> MlflowClient:
         uri,
         poolclass=sa.NullPool,
         isolation_level="AUTOCOMMIT",
-        connect_args={"connect_timeout": _CONNECT_SECONDS},
+        connect_args={"connect_timeout": CONNECT_SECONDS},
     )
     with engine.connect() as connection:
         connection.execute(sa.text(f"SET lock_timeout = '{_LOCK_WAIT}'"))
@@ -74,7 +77,7 @@ def version_behind(client: MlflowClient, name: str, alias: str) -> Any | None:
         raise
 
 
-def fetch(source: str, directory: Path, registered: str, tracking_uri: str) -> None:
+def fetch(source: str, directory: Path, registered: str) -> None:
     """Download beside the directory, verify, and put it in the directory's place in one step."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     with (directory.parent / ".lock").open("w") as lock:
@@ -82,7 +85,7 @@ def fetch(source: str, directory: Path, registered: str, tracking_uri: str) -> N
         if intact(directory, registered):
             return
         with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as folder:
-            fresh = download(source, Path(folder) / "download", tracking_uri)
+            fresh = download(source, Path(folder) / "download")
             try:
                 verified(fresh, registered)
             except IntegrityError as error:
@@ -101,26 +104,39 @@ def intact(directory: Path, registered: str) -> bool:
     return True
 
 
-def download(source: str, target: Path, tracking_uri: str) -> Path:
+def download(source: str, target: Path) -> Path:
     """Fetch an artifact's files into a folder that does not exist yet; where they are.
 
     Raises `IntegrityError` if the store does not have them, `TransientError` if it cannot be read.
     """
+    address = urlparse(source)
+    if address.scheme in ("", "file"):
+        folder = url2pathname(address.path) if address.scheme else source
+        try:
+            return Path(shutil.copytree(folder, target))
+        except FileNotFoundError as error:
+            raise _gone(source) from error
+        except (OSError, shutil.Error) as error:
+            raise _unreadable(source) from error
     from mlflow.artifacts import download_artifacts
 
     target.mkdir()
     try:
-        return Path(download_artifacts(artifact_uri=source, dst_path=str(target), tracking_uri=tracking_uri))
+        return Path(download_artifacts(artifact_uri=source, dst_path=str(target)))
     except FileNotFoundError as error:
         raise _gone(source) from error
     except Exception as error:
         if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST" or "No such" in str(error):
             raise _gone(source) from error
-        raise TransientError(
-            "the model's files cannot be fetched",
-            where=source,
-            mend="See that the artifact store can be reached.",
-        ) from error
+        raise _unreadable(source) from error
+
+
+def _unreadable(source: str) -> TransientError:
+    return TransientError(
+        "the model's files cannot be fetched",
+        where=source,
+        mend="See that the artifact store can be reached.",
+    )
 
 
 def _gone(source: str) -> IntegrityError:

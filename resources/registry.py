@@ -25,6 +25,7 @@ import sqlalchemy as sa
 from resources.artifacts import MANIFEST_FILE, sha256
 from resources.errors import MedscoreError, PermanentError, TransientError
 from resources.mlflow_store import (
+    CONNECT_SECONDS,
     MODEL_ARTIFACT,
     download,
     fetch,
@@ -34,6 +35,7 @@ from resources.mlflow_store import (
     version_behind,
     xgboost_flavor,
 )
+from resources.mlflow_tables import AliasTables, TablesDiffer, Version
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -93,6 +95,7 @@ class ModelRegistry:
         self._artifacts = artifacts.rstrip("/")
         self._cache = cache
         self._client: MlflowClient | None = None
+        self._tables: AliasTables | None = None
         self._address = ""
         self._guard = threading.Lock()
 
@@ -194,9 +197,8 @@ class ModelRegistry:
 
     def version_with(self, name: str, alias: str) -> int | None:
         """The version behind an alias, if there is one; its files are not looked at."""
-        with self._talking() as client:
-            found = version_behind(client, name, alias)
-        return None if found is None else int(found.version)
+        found = self._behind(name, alias)
+        return None if found is None else found.version
 
     def tag(self, name: str, version: int, tags: Mapping[str, str]) -> None:
         """Set tags of a version, whatever they said before; the others stay."""
@@ -230,7 +232,7 @@ class ModelRegistry:
                 )
             source = f"{client.get_run(run_id).info.artifact_uri}/{path}"
             with tempfile.TemporaryDirectory(prefix="medscore-fetched-") as folder:
-                fetched = download(source, Path(folder) / "download", client.tracking_uri)
+                fetched = download(source, Path(folder) / "download")
                 shutil.copytree(fetched, target, dirs_exist_ok=True)
         return target
 
@@ -253,27 +255,38 @@ class ModelRegistry:
         A damaged cache is fetched anew. Raises `PermanentError` if no version has the alias, and
         `IntegrityError` naming the file if what the store holds is not what was registered.
         """
-        with self._talking() as client:
-            found = version_behind(client, name, alias)
-            if found is None:
-                raise PermanentError(
-                    f"no model has the alias {alias}",
-                    where=f"registered model {name}",
-                    mend=f"Train one: medscore train {name}",
-                )
-            return self._stored(client, found)
+        found = self._behind(name, alias)
+        if found is None:
+            raise PermanentError(
+                f"no model has the alias {alias}",
+                where=f"registered model {name}",
+                mend=f"Train one: medscore train {name}",
+            )
+        return self._stored(found)
+
+    def _behind(self, name: str, alias: str) -> Version | None:
+        """What an alias points at. MLflow is only imported where its tables are not the known ones."""
+        try:
+            return self._reading().behind(name, alias)
+        except TablesDiffer:
+            with self._talking() as client:
+                found = version_behind(client, name, alias)
+            return None if found is None else _version(found)
+        except sa.exc.DBAPIError as error:
+            raise self._unreachable() from error
 
     def stored(self, name: str, version: int) -> StoredModel:
         """A version with its files, whatever its aliases; otherwise as `aliased`."""
         with self._talking() as client:
-            return self._stored(client, _found(client, name, version))
+            found = _version(_found(client, name, version))
+        return self._stored(found)
 
-    def _stored(self, client: MlflowClient, found: Any) -> StoredModel:
-        directory = self._cache / str(found.name) / str(found.version)
-        registered = dict(found.tags).get(MANIFEST_TAG, "")
+    def _stored(self, found: Version) -> StoredModel:
+        directory = self._cache / found.name / str(found.version)
+        registered = found.tags.get(MANIFEST_TAG, "")
         if not intact(directory, registered):
-            fetch(found.source, directory, registered, client.tracking_uri)
-        return StoredModel(str(found.name), int(found.version), directory, dict(found.tags))
+            fetch(found.source, directory, registered)
+        return StoredModel(found.name, found.version, directory, found.tags)
 
     def versions(self, name: str) -> list[RegisteredVersion]:
         """Every version of a model, newest first; none if the model was never registered."""
@@ -318,6 +331,9 @@ class ModelRegistry:
     def _unreachable(self) -> TransientError:
         with self._guard:
             self._client = None
+            if self._tables is not None:
+                self._tables.close()
+                self._tables = None
         return TransientError(
             "the model registry cannot be reached",
             where=self._address,
@@ -328,10 +344,24 @@ class ModelRegistry:
     def _connected(self) -> MlflowClient:
         with self._guard:
             if self._client is None:
-                uri = self._tracking_uri if isinstance(self._tracking_uri, str) else self._tracking_uri()
-                self._address = sa.make_url(uri).render_as_string(hide_password=True)
-                self._client = open_store(uri)
+                self._client = open_store(self._asked_address())
             return self._client
+
+    def _reading(self) -> AliasTables:
+        with self._guard:
+            if self._tables is None:
+                self._tables = AliasTables(self._asked_address(), connect_seconds=CONNECT_SECONDS)
+            return self._tables
+
+    def _asked_address(self) -> str:
+        uri = self._tracking_uri if isinstance(self._tracking_uri, str) else self._tracking_uri()
+        self._address = sa.make_url(uri).render_as_string(hide_password=True)
+        return uri
+
+
+def _version(found: Any) -> Version:
+    """MLflow's record of a version as ours."""
+    return Version(str(found.name), int(found.version), str(found.source), dict(found.tags))
 
 
 def _found(client: MlflowClient, name: str, version: int) -> Any:

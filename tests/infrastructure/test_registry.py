@@ -158,6 +158,42 @@ def test_the_alias_decides_which_version_scores(registry: ModelRegistry, name: s
     assert registry.aliased(name, "challenger").version == 2
 
 
+def test_what_mlflow_says_of_an_alias_is_read_without_it(
+    registry: ModelRegistry, name: str, files: Path, champion: int, tmp_path: Path
+) -> None:
+    with registry._talking() as client:
+        said = client.get_model_version_by_alias(name, "champion")
+        tables = registry._reading()
+        read = tables.behind(name, "champion")
+        assert read is not None
+        assert (read.version, read.source, dict(read.tags)) == (int(said.version), said.source, said.tags)
+        assert tables.behind(name, "challenger") is None
+        client.delete_registered_model_alias(name, "champion")
+        assert tables.behind(name, "champion") is None
+        client.set_registered_model_alias(name, "champion", str(champion))
+        registry.drop_alias(name, "champion")
+
+    script = (
+        "import sys; from pathlib import Path; from resources.registry import ModelRegistry\n"
+        "uri, artifacts, cache, name, version = sys.argv[1:]\n"
+        "registry = ModelRegistry(uri, artifacts, Path(cache))\n"
+        "assert registry.aliased(name, 'challenger').version == int(version)\n"
+        "assert not any(m == 'mlflow' or m.startswith('mlflow.') for m in sys.modules)\n"
+    )
+    registry.set_alias(name, champion, "challenger")
+    arguments = [str(registry._asked_address()), registry._artifacts, str(tmp_path), name, str(champion)]
+    subprocess.run([sys.executable, "-c", script, *arguments], check=True, timeout=60)
+
+
+def test_where_the_tables_are_others_mlflow_is_asked(
+    registry: ModelRegistry, name: str, files: Path, champion: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resources.mlflow_tables._VERSION", sa.text("SELECT workspace FROM no_such_table"))
+    assert registry.version_with(name, "champion") == champion
+    assert registry.champion(name).version == champion
+    assert registry.version_with(name, "challenger") is None
+
+
 @pytest.mark.parametrize("registered", [False, True])
 def test_no_champion_is_a_refusal_with_the_next_step(
     registry: ModelRegistry, name: str, files: Path, registered: bool
