@@ -40,11 +40,6 @@ from resources.registry import CHAMPION, ModelRegistry
 from resources.warehouse import Warehouse
 
 PREDICT = "/v1/readmission/predict"
-_SERVE = (
-    "import sys; from medscore_assets.settings import Settings; from serving.run import run; "
-    "sys.exit(run(Settings()))"
-)
-"""What `medscore serve` does, without the other commands' imports."""
 
 _AUDIENCE, _ISSUER = "medscore-benchmark", "https://issuer.invalid"
 _LIKELY = {
@@ -116,7 +111,7 @@ class Site:
             **more,
         }
         return Server.start(
-            [sys.executable, "-c", _SERVE],
+            [sys.executable, "-m", "medscore_assets.cli", "serve"],
             port,
             self.settings.home / "api.log",
             environment=environment,

@@ -12,7 +12,6 @@ from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, create_model
 from pydantic import Field as Limits
 
@@ -21,6 +20,7 @@ from medscore_assets.contracts.fields import Category, Feature, Flag, Whole
 from resources.errors import ContractViolation
 
 if TYPE_CHECKING:
+    import pandas as pd
     from mlflow.models import ModelSignature
     from pandera.pandas import Check, Column, DataFrameSchema
 
@@ -48,6 +48,7 @@ def pandera_schema(contract: Contract, *, encoded: bool = False) -> DataFrameSch
 
 
 def _raw_column(feature: Feature) -> Column:
+    import pandas as pd
     from pandera.pandas import Check, Column
 
     dtype: str | None

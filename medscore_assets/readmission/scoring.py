@@ -38,6 +38,8 @@ FORMAT = "medscore-readmission/1"
 MODEL_FILE = "model.ubj"
 REFERENCE_FILE = "reference.json"
 """What the model's features and scores looked like when it was measured, for drift."""
+ATTRIBUTION_FILE = "attribution.npz"
+"""The booster's trees multiplied out for exact SHAP values, which takes longer than reading them."""
 
 MODEL = "readmission"
 """The model's name in the registry."""
@@ -115,6 +117,8 @@ class ReadmissionModel:
     baseline: float
     threads: int
     reference: Reference | None = field(default=None, repr=False)
+    attribution: Attribution | None = field(default=None, repr=False)
+    """As its file says; without one it is worked out from the trees on first use."""
 
     @classmethod
     def from_bytes(cls, serialized: bytes, manifest: Manifest, *, threads: int = 1) -> Self:
@@ -161,14 +165,22 @@ class ReadmissionModel:
             raise broken(f"the manifest does not list {MODEL_FILE}", directory)
         contents = read_verified(directory, manifest.files)
         model = cls.from_bytes(contents[MODEL_FILE], manifest, threads=threads)
-        reference = _reference(contents, directory)
-        return replace(model, reference=reference) if reference else model
+        return replace(
+            model, reference=_reference(contents, directory), attribution=_attribution(contents, directory)
+        )
 
     def with_reference(self, reference: Reference) -> Self:
         """The same model with what drift is judged against, which becomes one of its files."""
-        files = {**self.manifest.files, REFERENCE_FILE: sha256(reference.to_json())}
-        manifest = self.manifest.model_copy(update={"files": files})
-        return replace(self, manifest=manifest, reference=reference)
+        return replace(self._with_file(REFERENCE_FILE, reference.to_json()), reference=reference)
+
+    def with_attribution(self) -> Self:
+        """The same model with its trees multiplied out, which becomes one of its files."""
+        attribution = self._attribution
+        return replace(self._with_file(ATTRIBUTION_FILE, attribution.to_bytes()), attribution=attribution)
+
+    def _with_file(self, name: str, content: bytes) -> Self:
+        files = {**self.manifest.files, name: sha256(content)}
+        return replace(self, manifest=self.manifest.model_copy(update={"files": files}))
 
     def save(self, directory: Path) -> None:
         """Writes the files and, after them, `manifest.json` into a directory, which is made if need be."""
@@ -176,6 +188,8 @@ class ReadmissionModel:
         (directory / MODEL_FILE).write_bytes(self.serialized)
         if self.reference is not None:
             (directory / REFERENCE_FILE).write_bytes(self.reference.to_json())
+        if self.attribution is not None:
+            (directory / ATTRIBUTION_FILE).write_bytes(self.attribution.to_bytes())
         (directory / MANIFEST_FILE).write_text(self.manifest.to_json(), encoding="utf-8")
 
     @property
@@ -200,7 +214,7 @@ class ReadmissionModel:
     @functools.cached_property
     def _attribution(self) -> Attribution:
         # On first use: who only scores does not pay for it.
-        return Attribution.of(self.booster)
+        return self.attribution or Attribution.of(self.booster)
 
     def _probabilities(self, matrix: Matrix) -> Probabilities:
         recalibration = self.manifest.recalibration
@@ -253,6 +267,16 @@ def read_reference(directory: Path) -> Reference | None:
 def _reference(contents: Mapping[str, bytes], directory: Path) -> Reference | None:
     content = contents.get(REFERENCE_FILE)
     return None if content is None else Reference.from_json(content, str(directory / REFERENCE_FILE))
+
+
+def _attribution(contents: Mapping[str, bytes], directory: Path) -> Attribution | None:
+    content = contents.get(ATTRIBUTION_FILE)
+    if content is None:
+        return None
+    try:
+        return Attribution.from_bytes(content)
+    except ValueError as error:
+        raise broken(f"{ATTRIBUTION_FILE} is not readable", directory) from error
 
 
 def _bias(booster: xgb.Booster, threads: int) -> float:

@@ -140,6 +140,7 @@ def train(
     progress("measured", len(settings) + 2, len(settings) + 2)
     losses = {_words(g.parameters): g.loss for g in grown}
     model = _with_metrics(model, evaluations).with_reference(_reference(model, table, test, contract))
+    model = model.with_attribution()
     return Trained(model, evaluations, losses)
 
 

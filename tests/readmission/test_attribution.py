@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from medscore_assets.contracts.contract import Matrix
 from medscore_assets.readmission.attribution import Attribution
 from medscore_assets.readmission.scoring import ReadmissionModel
+from tests.readmission.training_sets import random_matrix
 
 FEATURES = 6
 
@@ -65,6 +66,20 @@ def test_a_row_alone_is_explained_as_among_others(model: ReadmissionModel) -> No
     together = model.explain(rows).contributions
     alone = np.concatenate([model.explain(row[None]).contributions for row in rows])
     np.testing.assert_allclose(alone, together, rtol=0, atol=1e-14)
+
+
+def test_what_is_read_from_a_file_explains_as_what_was_worked_out(model: ReadmissionModel) -> None:
+    matrix = random_matrix(300, seed=5)
+    made = Attribution.of(model.booster)
+    read = Attribution.from_bytes(made.to_bytes())
+    assert np.array_equal(read.values(matrix), made.values(matrix))
+    assert read.to_bytes() == made.to_bytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 broken", b"\x80\x04N.", bytes(100)])
+def test_what_is_no_attribution_is_refused(content: bytes) -> None:
+    with pytest.raises(ValueError, match="not the file of an attribution"):
+        Attribution.from_bytes(content)
 
 
 def test_trees_without_a_split_explain_nothing() -> None:

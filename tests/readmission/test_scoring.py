@@ -16,7 +16,13 @@ from medscore_assets.contracts.readmission import READMISSION
 from medscore_assets.monitoring.metrics import logit
 from medscore_assets.readmission.margin import margins
 from medscore_assets.readmission.policy import load_policy
-from medscore_assets.readmission.scoring import MODEL_FILE, REFERENCE_FILE, ReadmissionModel, Recalibration
+from medscore_assets.readmission.scoring import (
+    ATTRIBUTION_FILE,
+    MODEL_FILE,
+    REFERENCE_FILE,
+    ReadmissionModel,
+    Recalibration,
+)
 from medscore_assets.readmission.training import train
 from resources.artifacts import MANIFEST_FILE, sha256
 from resources.errors import ContractViolation, IntegrityError
@@ -179,7 +185,9 @@ def test_a_saved_model_is_the_same_model(fitted: ReadmissionModel, saved: Path, 
 
 
 def test_nothing_in_the_directory_is_a_pickle(saved: Path) -> None:
-    assert sorted(f.name for f in saved.iterdir()) == [MANIFEST_FILE, MODEL_FILE, REFERENCE_FILE]
+    assert sorted(f.name for f in saved.iterdir()) == sorted(
+        [ATTRIBUTION_FILE, MANIFEST_FILE, MODEL_FILE, REFERENCE_FILE]
+    )
     # Universal Binary JSON opens with a brace; a pickle with the byte 0x80.
     assert (saved / MODEL_FILE).read_bytes()[:1] == b"{"
     json.loads((saved / MANIFEST_FILE).read_text())
@@ -197,6 +205,26 @@ def test_a_changed_model_file_is_refused_by_name(saved: Path) -> None:
     content[len(content) // 2] ^= 1
     (saved / MODEL_FILE).write_bytes(content)
     with pytest.raises(IntegrityError, match=rf"file {MODEL_FILE} was changed"):
+        ReadmissionModel.load(saved, READMISSION)
+
+
+def test_reasons_come_from_the_file_and_without_it_from_the_trees(
+    fitted: ReadmissionModel, saved: Path, golden: Matrix
+) -> None:
+    listed = json.loads((saved / MANIFEST_FILE).read_text())["files"]
+    assert ReadmissionModel.load(saved, READMISSION).attribution is not None
+    del listed[ATTRIBUTION_FILE]
+    rewrite(saved, files=listed)
+    without = ReadmissionModel.load(saved, READMISSION)
+    assert without.attribution is None
+    assert np.array_equal(without.explain(golden).contributions, fitted.explain(golden).contributions)
+
+
+def test_reasons_that_cannot_be_read_are_refused(saved: Path) -> None:
+    (saved / ATTRIBUTION_FILE).write_bytes(b"no array")
+    listed = json.loads((saved / MANIFEST_FILE).read_text())["files"]
+    rewrite(saved, files=listed | {ATTRIBUTION_FILE: sha256(b"no array")})
+    with pytest.raises(IntegrityError, match=f"{ATTRIBUTION_FILE} is not readable"):
         ReadmissionModel.load(saved, READMISSION)
 
 
