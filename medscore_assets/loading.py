@@ -18,6 +18,21 @@ from resources.warehouse import Warehouse
 REPLACEABLE = ("demo", "uci-diabetes")
 """Sources that can be loaded again at any time; `replace` never deletes another one."""
 
+_REPLACED = (
+    tables.discharge_events,
+    tables.inpatient_admissions,
+    tables.readmission_outcomes,
+    tables.demo_ground_truth,
+    tables.encounter_quarantine,
+    tables.readmission_training_set,
+    tables.outreach_lists,
+    tables.outreach_exclusions,
+    tables.outreach_calls,
+    tables.care_management_scores,
+    tables.readmission_score_outcomes,
+)
+"""The records and what was made of them. Journals stay: they say what happened, and refuse to forget it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Records:
@@ -56,7 +71,7 @@ def load(warehouse: Warehouse, records: Records, *, replace: bool) -> dict[str, 
                 + (", or --replace, which deletes those records and their lists." if replaceable else "."),
             )
         if present:
-            names = ", ".join(table.name for table in tables.metadata.sorted_tables)
+            names = ", ".join(table.name for table in _REPLACED)
             connection.execute(sa.text(f"TRUNCATE {names} RESTART IDENTITY"))
         for table, rows in (
             (tables.discharge_events, records.events),

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from medscore_assets.settings import PROJECT_ROOT
+from medscore_assets.cli import main
+from medscore_assets.settings import PROJECT_ROOT, Settings
 from resources.embedded_postgres import release
 
 Result = subprocess.CompletedProcess[str]
@@ -44,13 +45,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     folder = tmp_path_factory.mktemp("home")
     yield Home(folder)
     release(folder / "postgres")
-
-
-@pytest.fixture(scope="module")
-def upgraded(home: Home) -> Home:
-    """The same with its databases made."""
-    home.medscore("db", "upgrade")
-    return home
 
 
 @pytest.mark.slow
@@ -100,13 +94,23 @@ def test_from_an_empty_home_to_a_list(home: Home) -> None:
         (("outreach", "make", "--date", "2999-01-01"), "the window of 2999-01-01 is not closed"),
     ],
 )
-@pytest.mark.slow
 def test_an_error_is_one_sentence_with_its_mend(
-    upgraded: Home, arguments: tuple[str, ...], said: str
+    settings: Settings,
+    arguments: tuple[str, ...],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    done = upgraded.medscore(*arguments)
-    assert done.returncode == 1
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
-    as_json = upgraded.medscore(*arguments, "--json")
-    assert set(json.loads(as_json.stdout)["error"]) == {"what", "where", "mend"}
+    monkeypatch.setenv("MEDSCORE_HOME", str(settings.home))
+    monkeypatch.setenv("MEDSCORE_DATABASE_URL", settings.database_url.get_secret_value())
+
+    def told(*more: str) -> tuple[str, str]:
+        monkeypatch.setattr(sys, "argv", ["medscore", *arguments, *more])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 1
+        out, err = capsys.readouterr()
+        return out, " ".join(err.split())
+
+    assert said in told()[1]
+    assert set(json.loads(told("--json")[0])["error"]) == {"what", "where", "mend"}
