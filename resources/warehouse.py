@@ -14,42 +14,21 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from io import BytesIO
-from types import MappingProxyType
 from typing import Any, cast
 
 import psycopg
 import pyarrow as pa
-import pyarrow.compute as pc
 import sqlalchemy as sa
-from psycopg import sql
 from psycopg.adapt import Loader
 from psycopg.types.datetime import DateLoader, TimestamptzLoader
 from psycopg.types.string import TextLoader
-from pyarrow import csv
-from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.dialects.postgresql.psycopg import dialect
 from sqlalchemy.schema import CreateTable, DropTable
 
+from resources.bulk import arrow_type, copied_in, copied_out
 from resources.errors import MedscoreError, PermanentError, TransientError
 
-UTC_MICROSECONDS = pa.timestamp("us", tz="UTC")
-
-_READ: Mapping[int, pa.DataType] = MappingProxyType(
-    {
-        psycopg.adapters.types[name].oid: arrow
-        for arrow, names in (
-            (pa.int64(), ("int2", "int4", "int8")),
-            (pa.float64(), ("float4", "float8")),
-            (pa.string(), ("text", "varchar", "bpchar", "name", "json", "jsonb")),
-            (pa.bool_(), ("bool",)),
-            (pa.date32(), ("date",)),
-            (UTC_MICROSECONDS, ("timestamptz",)),
-        )
-        for name in names
-    }
-)
-_ROWS_PER_WRITE = 50_000
 _DIALECT = dialect()  # type: ignore[no-untyped-call]
 _TRANSIENT = ("08", "53", "40001", "40P01", "55P03", "57P01", "57P02", "57P03", "57014")
 """SQLSTATE classes and codes after which the same work may succeed: lost connections, no room left,
@@ -117,7 +96,7 @@ class Warehouse:
         """
         with nullcontext(connection) if connection is not None else self.transaction() as inside:
             cursor = cast("psycopg.Cursor[Any]", inside.execute(query).cursor)
-            fields = [pa.field(c.name, _arrow_type(c)) for c in cursor.description or ()]
+            fields = [pa.field(c.name, arrow_type(c)) for c in cursor.description or ()]
             try:
                 rows = cursor.fetchall()
             except psycopg.DataError:
@@ -128,33 +107,29 @@ class Warehouse:
         arrays = [pa.array(column, f.type) for column, f in zip(columns, fields, strict=True)]
         return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
 
-    def append(self, connection: sa.Connection, table: sa.Table, rows: pa.Table) -> int:
+    def stream(
+        self, query: sa.Select[Any], connection: sa.Connection | None = None, *, batch_rows: int = 65_536
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows of a SELECT as they come, `batch_rows` or fewer at a time: memory stays flat.
+
+        One statement, so one snapshot, inside `connection`'s transaction or in one of its own. Until the
+        last batch is taken the connection does nothing else; who stops before that ends the transaction.
+        Integers, reals, texts, JSON and booleans come as in `read`. Raises `PermanentError` for a column
+        of another type, and what `transaction` raises.
+        """
+        with nullcontext(connection) if connection is not None else self.transaction() as inside:
+            yield from copied_out(inside, query, batch_rows)
+
+    def append(
+        self, connection: sa.Connection, table: sa.Table, rows: pa.Table, *, freeze: bool = False
+    ) -> int:
         """Add `rows` by COPY; columns go by name, absent ones get their default. Returns the number added.
 
-        Raises `PermanentError` naming the column if one is unknown or holds values of another type. A
-        time without a zone is such a value.
+        `freeze` is for a table that this transaction made: the rows need no bookkeeping when they are read
+        first. Raises `PermanentError` naming the column if one is unknown or holds values of another
+        type. A time without a zone is such a value.
         """
-        rows = _fitted(table, rows)
-        raw = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
-        target = sql.Identifier(*filter(None, (table.schema, table.name)))
-        columns = sql.SQL(", ").join(map(sql.Identifier, rows.column_names))
-        command = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(target, columns)
-        # Quotes tell an empty text from NULL.
-        options = csv.WriteOptions(include_header=False, quoting_style="all_valid")
-        with raw.cursor() as cursor:
-            with cursor.copy(command) as copy:
-                for batch in rows.to_batches(max_chunksize=_ROWS_PER_WRITE):
-                    text = BytesIO()
-                    csv.write_csv(_times_as_text(batch), text, options)
-                    copy.write(text.getbuffer())
-            copied = cursor.rowcount
-        if copied != rows.num_rows:
-            raise PermanentError(
-                f"{copied} of {rows.num_rows} rows were taken",
-                where=table.name,
-                mend=r"Remove lines that hold only \. from the texts, or use PostgreSQL 18.",
-            )
-        return copied
+        return copied_in(connection, table, rows, freeze=freeze)
 
     def replace(
         self,
@@ -234,69 +209,6 @@ def _null_for_what_does_not_fit(loader: type[Loader]) -> type[Loader]:
                 return None
 
     return Forgiving
-
-
-def _arrow_type(column: psycopg.Column) -> pa.DataType:
-    found = _READ.get(column.type_code)
-    if found is None:
-        raise PermanentError(
-            f"the query gives a column of the type {column.type_display}, which has no Arrow type here",
-            where=f"column {column.name}",
-            mend="Cast it in the query.",
-        )
-    return found
-
-
-def _expected(column: sa.Column[Any]) -> pa.DataType | None:
-    """The Arrow type whose values PostgreSQL takes for this column without guessing."""
-    match column.type:
-        case sa.Boolean():
-            return pa.bool_()
-        case sa.Integer():
-            return pa.int64()
-        case sa.Float():
-            return pa.float64()
-        case sa.String() | JSONB():
-            return pa.string()
-        case sa.Date():
-            return pa.date32()
-        case sa.DateTime(timezone=True):
-            return UTC_MICROSECONDS
-    return None
-
-
-def _fitted(table: sa.Table, rows: pa.Table) -> pa.Table:
-    """`rows` in the types of the table's columns. Nothing is rounded, cut or guessed."""
-    fitted = [_fitted_column(table, name, rows[name]) for name in rows.column_names]
-    return pa.Table.from_arrays(fitted, names=rows.column_names)
-
-
-def _fitted_column(table: sa.Table, name: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
-    column = table.columns.get(name)
-    expected = _expected(column) if column is not None else None
-    naive = pa.types.is_timestamp(values.type) and values.type.tz is None
-    if expected is not None and not (naive and pa.types.is_timestamp(expected)):
-        try:
-            return values.cast(expected)
-        except pa.ArrowException:
-            # Not chained: Arrow quotes the value that does not fit.
-            pass
-    raise PermanentError(
-        "the table has no such column"
-        if column is None
-        else f"values of the type {values.type} do not fit a column of the type {column.type}",
-        where=f"{table.name}.{name}",
-        mend="Give the table's columns in the table's types.",
-    )
-
-
-def _times_as_text(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """Times written out with their Z, which takes Arrow's CSV writer twenty times as long."""
-    for position, field in enumerate(rows.schema):
-        if field.type == UTC_MICROSECONDS:
-            plain = rows.column(position).cast(pa.timestamp("us")).cast(pa.string())
-            rows = rows.set_column(position, field.name, pc.binary_join_element_wise(plain, "Z", ""))
-    return rows
 
 
 def _require_key(table: sa.Table, names: list[str]) -> None:
