@@ -6,14 +6,22 @@ Belongs here: what more than one group of commands uses. Does not belong here: a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from medscore_assets.settings import Settings
 
@@ -43,6 +51,23 @@ def working(doing: str, done: str) -> Iterator[None]:
         yield
         elapsed = progress.tasks[task].elapsed or 0.0
     progress_console.print(f"[green]✓[/green] {done} [dim]({elapsed:.1f} s)[/dim]")
+
+
+@contextmanager
+def counting(doing: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar for work of `total` steps; what it yields is told how many were done. One line at the end."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=progress_console, transient=True) as progress:
+        task = progress.add_task(doing, total=total)
+        yield lambda steps: progress.advance(task, steps)
+        elapsed = progress.tasks[task].elapsed or 0.0
+    progress_console.print(f"[green]✓[/green] {doing}: {total:,} [dim]({elapsed:.1f} s)[/dim]")
 
 
 def resources(settings: Settings) -> tuple[Warehouse, ModelRegistry]:

@@ -5,13 +5,21 @@ Belongs here: arguments, progress and output of these commands. Does not belong 
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from medscore_assets.cli.common import Json, Replace, prepare, print_document, resources, working
+from medscore_assets.cli.common import (
+    Json,
+    Replace,
+    counting,
+    prepare,
+    print_document,
+    resources,
+    working,
+)
 from medscore_assets.settings import Settings
 
 db = typer.Typer(no_args_is_help=True, help="The warehouse's schema.")
@@ -71,6 +79,47 @@ def load_demo(
     records = Records("demo", data.events, data.admissions, truth=data.truth)
     with working("Loading them", f"{len(data.events):,} discharge events loaded"):
         load(warehouse, records, replace=replace)
+
+
+@demo.command("members")
+def demo_members(
+    quarter: Annotated[str, typer.Option(help="The quarter, such as 2026-Q3.")],
+    count: Annotated[int, typer.Option(min=1, help="How many members.")] = 4_200_000,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same members.")] = 20260101,
+    as_of: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d"],
+            help="The day before which outcomes are known; the default is the day after the quarter.",
+        ),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put these members in the place of the quarter's demo members.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Fill a quarter's member_features with generated members that name nobody."""
+    from medscore_assets.demo.members import SOURCE, dirt_counts, members
+    from medscore_assets.member_loading import load_members
+    from medscore_assets.readmission.population.quarters import Quarter
+
+    chosen = Quarter.parse(quarter)
+    settings = Settings()
+    prepare(settings)
+    warehouse, _ = resources(settings)
+    day = as_of.date() if as_of else chosen.last_day + timedelta(days=1)
+    with counting(f"Loading the members of {chosen}", count) as advance:
+        rows = load_members(
+            warehouse,
+            chosen,
+            members(count, chosen, seed, as_of=day),
+            source=SOURCE,
+            as_of=datetime.combine(day, time(), settings.zone),
+            replace=replace,
+            progress=advance,
+        )
+    faults = dirt_counts(count, chosen, seed)
+    print_document({"quarter": chosen.key, "as_of": day, "members": rows, "faults": faults}, as_json)
 
 
 @importing.command("uci-diabetes")

@@ -7,6 +7,14 @@ Alembic does that (`migrations/`), and a test compares the two.
 
 from medscore_assets.tables.common import SAYS, metadata
 from medscore_assets.tables.operations import alerts, model_decisions, monitoring_measures
+from medscore_assets.tables.population import (
+    member_features,
+    member_snapshots,
+    population_exclusions,
+    population_reports,
+    population_risk_published,
+    population_risk_summary,
+)
 from medscore_assets.tables.readmission import (
     care_management_scores,
     demo_ground_truth,
@@ -46,12 +54,18 @@ __all__ = [
     "feature_columns",
     "inpatient_admissions",
     "landing_columns",
+    "member_features",
+    "member_snapshots",
     "metadata",
     "model_decisions",
     "monitoring_measures",
     "outreach_calls",
     "outreach_exclusions",
     "outreach_lists",
+    "population_exclusions",
+    "population_reports",
+    "population_risk_published",
+    "population_risk_summary",
     "readmission_outcomes",
     "readmission_score_outcomes",
     "readmission_scores",
