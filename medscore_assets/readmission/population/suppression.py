@@ -20,7 +20,7 @@ hold part of the data, such as a hospital its own patients, know more than is as
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,7 @@ from resources.errors import PermanentError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["LIMIT", "Tiers", "protect", "protect_flow"]
+__all__ = ["LIMIT", "Tiers", "protect"]
 
 LIMIT = 10
 """The greatest count of people that is small."""
@@ -209,33 +209,3 @@ def _spread_tells(
             small = (count >= 1) & (count <= LIMIT) & hidden[:, COUNTS.index(column)]
             told |= small & ~((highest >= LIMIT + 1) & (lowest <= 1))
     return told
-
-
-def protect_flow(flow: list[dict[str, Any]], published: pd.DataFrame) -> list[dict[str, Any]]:
-    """The flow of exclusions with small numbers of members withheld: `members` is then `None`.
-
-    `flow` as `summary.exclusions` has it; an entry with a field is part of the invalid members, others of
-    the scored members without a scored discharge. Where the published total of a part is withheld, so are
-    its entries; else at least two are, that together are beyond the limit.
-    """
-    total = published[published["cube"] == "total"].iloc[0]
-    withheld: set[int] = set()
-    for invalid in (True, False):
-        part = [n for n, entry in enumerate(flow) if bool(entry["field"]) == invalid]
-        part.sort(key=lambda n: (flow[n]["members"], flow[n]["reason"], flow[n]["field"]))
-        sums = ("members_invalid",) if invalid else ("members_scored", "index_discharges_scored")
-        if total[[*sums]].isna().any():
-            withheld.update(part)
-            continue
-        hide = [n for n in part if flow[n]["members"] <= LIMIT]
-        for n in part[len(hide) :]:
-            if not hide or (len(hide) > 1 and _most(flow, hide) > LIMIT):
-                break
-            hide.append(n)
-        withheld.update(hide)
-    return [{**entry, "members": None} if n in withheld else dict(entry) for n, entry in enumerate(flow)]
-
-
-def _most(flow: list[dict[str, Any]], hidden: list[int]) -> int:
-    """What one of the hidden entries can be at most: each other one has a member, or would not be listed."""
-    return sum(int(flow[n]["members"]) for n in hidden) - (len(hidden) - 1)

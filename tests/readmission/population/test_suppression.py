@@ -18,7 +18,6 @@ from medscore_assets.readmission.population.suppression import (
     SHOWN_WITH,
     Tiers,
     protect,
-    protect_flow,
 )
 from resources.errors import PermanentError
 from tests.readmission.population.disclosure import EDGES, PEOPLE, Reader, quarter, small_counts
@@ -193,16 +192,3 @@ def test_cells_that_do_not_add_up_are_refused() -> None:
     ):
         with pytest.raises(PermanentError, match="cannot be protected"):
             protect(wrong)
-
-
-def test_small_numbers_of_the_flow_go_with_another_one() -> None:
-    truth = clean_quarter()
-    published = protect(truth)
-    flow = [
-        {"reason": "no index discharge", "field": "", "members": 1700},
-        {"reason": "not recorded", "field": "", "members": 3},
-        {"reason": "out of bounds", "field": "patient_age", "members": 60},
-        {"reason": "missing", "field": "sex", "members": 40},
-    ]
-    shown = {entry["reason"]: entry["members"] for entry in protect_flow(flow, published)}
-    assert shown == {"no index discharge": None, "not recorded": None, "out of bounds": 60, "missing": 40}
