@@ -1,0 +1,46 @@
+"""Small seeded lakes for the tests of mobility.
+
+Belongs here: lakes that more than one test file reads. They are shared: a test that writes takes a copy
+(`lake`, which is empty, or `shutil.copytree`). Does not belong here: records made for one trap.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from medscore_assets.demo.steps import StepPlan, write
+from resources.lake import Lake
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    """An empty lake in a folder of its own."""
+    return Lake(tmp_path / "lake")
+
+
+@pytest.fixture(scope="session")
+def step_plan() -> StepPlan:
+    """25 patients over 24 days with the spring's clock change of New York (2026-03-08) among them."""
+    return StepPlan(patients=25, first_day=date(2026, 2, 20), last_day=date(2026, 3, 15), seed=7)
+
+
+@pytest.fixture(scope="session")
+def raw_lake(step_plan: StepPlan, tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """The plan's raw records and clinical tables. Read only."""
+    made = Lake(tmp_path_factory.mktemp("raw-lake"))
+    write(step_plan, made)
+    return made
+
+
+@pytest.fixture(scope="session")
+def daily_lake(step_plan: StepPlan, raw_lake: Lake) -> Lake:
+    """The same lake with `daily_steps` of every day of the plan. Read only."""
+    from medscore_assets.mobility.daily import write_daily
+
+    as_of = datetime.combine(step_plan.last_day, datetime.min.time(), UTC) + timedelta(days=30)
+    for day in step_plan.days:
+        write_daily(raw_lake, day, as_of=as_of)
+    return raw_lake
