@@ -17,6 +17,8 @@ import typer
 
 from medscore_assets import tables
 from medscore_assets.contracts.fields import Category, Field, Whole
+from medscore_assets.contracts.measures import Measure
+from medscore_assets.contracts.mobility import MOBILITY
 from medscore_assets.contracts.readmission import READMISSION
 from medscore_assets.settings import Settings
 
@@ -91,6 +93,42 @@ def contract_page() -> str:
     )
 
 
+def mobility_features_page() -> str:
+    """The dictionary of the mobility features."""
+    rows = (
+        (
+            n,
+            f"`{f.name}`",
+            f.unit or "",
+            f.window.words,
+            f.source,
+            _range(f),
+            "yes" if f.nullable else "no",
+            f.description,
+        )
+        for n, f in enumerate(MOBILITY.features)
+    )
+    rules = ((f"`{name}`", value) for name, value in MOBILITY.rules)
+    return (
+        "# The features of mobility\n\n"
+        f"Hash `{MOBILITY.hash}`. Declared in `medscore_assets/contracts/mobility.py`.\n\n"
+        "A row of `patient_features` is one patient and day, and says what was known strictly before that "
+        "day. Windows are calendar days counted back from it; a day without data leaves a hole and does "
+        "not stretch them.\n\n"
+        + _table(("column", "feature", "unit", "window", "source", "valid values", "null", "meaning"), rows)
+        + "\n## Constants that the formulas share\n\n"
+        + _table(("constant", "value"), rules)
+    )
+
+
+def _range(feature: Measure) -> str:
+    if feature.categories:
+        return ", ".join(f"`{name}`" for name in feature.categories)
+    if feature.minimum is None or feature.maximum is None:
+        return "any text"
+    return f"{feature.minimum:,} to {feature.maximum:,}"
+
+
 def _rule(field: Field) -> str:
     match field:
         case Whole():
@@ -138,6 +176,7 @@ PAGES = {
     "settings.md": settings_page,
     "tables.md": tables_page,
     "readmission-contract.md": contract_page,
+    "mobility-features.md": mobility_features_page,
     "command-line.md": cli_page,
 }
 
