@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 OWNERS = ["team:clinical-ml"]
 READMISSION: dict[str, Any] = {"group_name": "readmission", "owners": OWNERS}
+MOBILITY: dict[str, Any] = {"group_name": "mobility", "owners": OWNERS}
 
 
 def table_schema(table: sa.Table) -> dg.TableSchema:

@@ -8,6 +8,14 @@ from typing import Any
 import dagster as dg
 
 from medscore_assets.maintenance import maintenance_job
+from medscore_assets.mobility.checks import CHECKS as MOBILITY_CHECKS
+from medscore_assets.mobility.jobs import ASSETS as MOBILITY_ASSETS
+from medscore_assets.mobility.jobs import DAILY_JOB, TRAINING_JOB, mobility_resources
+from medscore_assets.mobility.jobs import JOBS as MOBILITY_JOBS
+from medscore_assets.mobility.monitoring_assets import MONITORING_ASSETS as MOBILITY_MONITORING_ASSETS
+from medscore_assets.mobility.monitoring_assets import MONITORING_CHECKS as MOBILITY_MONITORING_CHECKS
+from medscore_assets.mobility.monitoring_assets import MONITORING_JOB as MOBILITY_MONITORING_JOB
+from medscore_assets.mobility.monitoring_assets import MONITORING_JOBS as MOBILITY_MONITORING_JOBS
 from medscore_assets.monitoring.promotion import DEFAULT_FILE as DEFAULT_GATE
 from medscore_assets.partitions import require_same_mornings
 from medscore_assets.readmission.assets import care_management_scores
@@ -20,25 +28,38 @@ from medscore_assets.readmission.model_assets import (
     readmission_training_set,
 )
 from medscore_assets.readmission.monitoring_assets import MONITORING_ASSETS, MONITORING_CHECKS
+from medscore_assets.readmission.population.assets import (
+    member_features,
+    population_risk_report,
+    population_risk_summary,
+)
+from medscore_assets.readmission.population.checks import CHECKS as POPULATION_CHECKS
+from medscore_assets.readmission.population.engines import population_engine
 from medscore_assets.readmission.sources import SOURCES
 from medscore_assets.settings import Settings
 from resources.registry import ModelRegistry
 from resources.warehouse import Warehouse
 from schedules.maintenance import maintenance_schedule
+from schedules.mobility import mobility_schedule, mobility_training_schedule
+from schedules.mobility_monitoring import mobility_monitoring_schedule
 from schedules.monitoring import monitoring_schedule, readiness_schedule
 from schedules.outreach import morning_schedule
+from schedules.population import population_schedule
 from schedules.training import training_schedule
 from sensors.alerts import alert_sensor
 from sensors.champion import champion_sensor
 from sensors.degradation import degradation_sensor
 from sensors.late_discharges import late_discharge_sensor
+from sensors.late_steps import late_steps_sensor
 from sensors.missing_lists import missing_list_sensor
+from sensors.mobility_degradation import mobility_degradation_sensor
 
 TRAINING = dg.AssetSelection.assets(
     readmission_training_set, readmission_model, readmission_evaluation, readmission_champion
 )
 OUTREACH = dg.AssetSelection.assets(care_management_scores)
 MONITORING = dg.AssetSelection.assets("readmission_score_outcomes", "readmission_monitoring")
+POPULATION = dg.AssetSelection.assets(population_risk_summary, population_risk_report)
 
 JOBS = [
     dg.define_asset_job(
@@ -62,6 +83,11 @@ JOBS = [
         description="Outcomes joined to the scores of the past; drift and performance of the champion.",
     ),
     dg.define_asset_job(
+        "population_report",
+        selection=POPULATION,
+        description="Risk of a quarter's members in cubes, and the report as files.",
+    ),
+    dg.define_asset_job(
         "readmission_readiness",
         selection=READINESS,
         description="Checks by the clock: the list of the morning is there, the feeds deliver.",
@@ -82,6 +108,8 @@ def default_resources(settings: Settings) -> dict[str, Any]:
         "gate_file": DEFAULT_GATE,
         "thresholds_file": settings.thresholds_path,
         "reports_folder": settings.home / "reports",
+        "population_engine": population_engine(settings),
+        **mobility_resources(settings),
         "mlflow_address": f"http://localhost:{settings.mlflow_port}",
     }
 
@@ -101,21 +129,39 @@ def build_defs(settings: Settings | None = None, **resources: Any) -> dg.Definit
             readmission_champion,
             care_management_scores,
             *MONITORING_ASSETS,
+            member_features,
+            population_risk_summary,
+            population_risk_report,
+            *MOBILITY_ASSETS,
+            *MOBILITY_MONITORING_ASSETS,
         ],
-        asset_checks=[*CHECKS, *MONITORING_CHECKS, *freshness_checks(settings)],
-        jobs=[*JOBS, maintenance_job(settings)],
+        asset_checks=[
+            *CHECKS,
+            *MONITORING_CHECKS,
+            *POPULATION_CHECKS,
+            *MOBILITY_CHECKS,
+            *MOBILITY_MONITORING_CHECKS,
+            *freshness_checks(settings),
+        ],
+        jobs=[*JOBS, *MOBILITY_JOBS, *MOBILITY_MONITORING_JOBS, maintenance_job(settings)],
         schedules=[
             morning_schedule(settings, "readmission_outreach"),
             training_schedule(settings, "readmission_training"),
             monitoring_schedule(settings, "readmission_daily_monitoring"),
             readiness_schedule(settings, "readmission_readiness"),
+            population_schedule(settings, "population_report"),
+            mobility_schedule(settings, DAILY_JOB),
+            mobility_training_schedule(settings, TRAINING_JOB),
+            mobility_monitoring_schedule(settings, MOBILITY_MONITORING_JOB),
             maintenance_schedule(settings, "maintenance"),
         ],
         sensors=[
             missing_list_sensor(settings, "readmission_outreach"),
             late_discharge_sensor(settings, "readmission_outreach"),
             champion_sensor(settings),
+            late_steps_sensor(settings, DAILY_JOB),
             degradation_sensor(settings, "readmission_training", ("readmission",)),
+            mobility_degradation_sensor(settings, TRAINING_JOB),
             alert_sensor(settings),
         ],
         resources={**default_resources(settings), **resources},

@@ -15,7 +15,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from medscore_assets import tables
+from medscore_assets.contracts.mobility import MOBILITY
 from medscore_assets.contracts.readmission import READMISSION
+from medscore_assets.mobility.cohorts import COHORTS, GLOBAL_MODEL
+from medscore_assets.mobility.forecasts import HORIZONS
+from medscore_assets.mobility.model import MobilityModel, model_name
 from medscore_assets.readmission.scoring import MODEL, ReadmissionModel
 from resources.errors import PermanentError
 
@@ -48,8 +52,31 @@ def family(name: str) -> Family:
 
 _LISTS = tables.outreach_lists.c
 
+_NO_RESULT: list[sa.Label[Any]] = [
+    sa.literal("").label("partition_key"),
+    sa.literal(0).label("model_version"),
+    sa.func.now().label("published_at"),
+]
+_STANDS = sa.select(*_NO_RESULT).where(sa.false())
+"""No result to make again: a published forecast stands, and another champion serves from the next day on."""
+
+
+def _mobility(name: str) -> Family:
+    return Family(
+        name=name,
+        load=lambda directory: MobilityModel.load(directory, MOBILITY),
+        champion_asset="mobility_routes",
+        scoring_job="mobility_daily",
+        newest_result=_STANDS,
+    )
+
+
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
+        name: _mobility(name)
+        for name in (model_name(of, days) for of in (*COHORTS, GLOBAL_MODEL) for days in HORIZONS)
+    }
+    | {
         MODEL: Family(
             name=MODEL,
             load=lambda directory: ReadmissionModel.load(directory, READMISSION),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from medscore_assets.settings import PROJECT_ROOT
@@ -15,6 +16,9 @@ from resources.errors import PermanentError
 
 if TYPE_CHECKING:
     import dagster as dg
+
+
+QUIET: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 def instance() -> dg.DagsterInstance:
@@ -36,14 +40,22 @@ def limit_pools() -> None:
             shared.event_log_storage.initialize_concurrency_limit_to_default(pool)
 
 
-def execute(job: str, *, partition: str | None = None, until: str | None = None) -> dg.ExecuteInProcessResult:
+def execute(
+    job: str,
+    *,
+    partition: str | None = None,
+    until: str | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> dg.ExecuteInProcessResult:
     """Runs a job for one partition, or for all `until` another one. Returns its result.
+
+    `config` is the configuration of its steps, as Dagster's run config has it.
 
     Raises `PermanentError` with the sentence of the failure.
     """
     from medscore_assets.definitions import defs
 
-    quiet: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    quiet = {**QUIET, **(config or {})}
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     with instance() as shared:
         result = defs.resolve_job_def(job).execute_in_process(
@@ -54,6 +66,24 @@ def execute(job: str, *, partition: str | None = None, until: str | None = None)
     return result
 
 
+def execute_in_processes(job: Callable[[], dg.JobDefinition], tags: Mapping[str, str]) -> None:
+    """Runs a job whose executor has processes of its own for the steps; `job` is a function of a module.
+
+    Raises `PermanentError` with the sentence of the failure.
+    """
+    import dagster as dg
+
+    logging.getLogger("dagster").setLevel(logging.CRITICAL)
+    with (
+        instance() as shared,
+        dg.execute_job(
+            dg.reconstructable(job), shared, run_config=QUIET, tags=dict(tags), raise_on_error=False
+        ) as result,
+    ):
+        if not result.success:
+            raise _failure(result, job().name)
+
+
 def _of_partitions(first: str | None, last: str | None) -> dict[str, Any]:
     from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
@@ -62,7 +92,7 @@ def _of_partitions(first: str | None, last: str | None) -> dict[str, Any]:
     return {"tags": {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: str(last)}}
 
 
-def _failure(result: dg.ExecuteInProcessResult, job: str) -> PermanentError:
+def _failure(result: dg.ExecuteInProcessResult | dg.JobExecutionResult, job: str) -> PermanentError:
     for event in result.all_events:
         if event.is_step_failure:
             data = event.step_failure_data

@@ -94,6 +94,51 @@ class Settings(BaseSettings):
         description="Where model files are kept: a folder or a URL (s3://...). The default is the folder "
         "mlflow under MEDSCORE_HOME.",
     )
+    lake: str | None = Field(
+        default=None,
+        description="Where the lake of step records is: a folder or s3://bucket/prefix. The default is the "
+        "folder lake under MEDSCORE_HOME.",
+    )
+    population_engine: Literal["local", "spark", "emr"] = Field(
+        default="local",
+        description="What scores the members of a quarter for the population report: this process, Spark "
+        "through spark-submit, or Amazon EMR.",
+    )
+    population_exchange: str | None = Field(
+        default=None,
+        description="Where members in Parquet and the sums of a Spark job are handed over: a folder or "
+        "s3://bucket/prefix. The default is the folder population under MEDSCORE_HOME.",
+    )
+    population_spark_file: Path | None = Field(
+        default=None,
+        description="The options of Spark for the population report: master, properties, and the request for "
+        "EMR. Without it Spark runs within this machine.",
+    )
+    lake_s3_endpoint: str | None = Field(
+        default=None, description="The S3 service of the lake, if it is not Amazon's: https://host:port."
+    )
+    lake_s3_region: str | None = Field(default=None, description="The region of the lake's bucket.")
+    lake_s3_profile: str | None = Field(
+        default=None,
+        description="The profile of AWS's tools whose credentials open the lake. Without it they come from "
+        "where AWS's tools look; they are never a setting of MedScore.",
+    )
+    mobility_engine: Literal["duckdb", "spark", "emr"] = Field(
+        default="duckdb",
+        description="What makes days of steps and features: DuckDB in this process, Spark through "
+        "spark-submit, or Amazon EMR.",
+    )
+    mobility_spark_file: Path | None = Field(
+        default=None,
+        description="The options of Spark for mobility, in the form of MEDSCORE_POPULATION_SPARK_FILE. "
+        "Without it Spark runs within this machine.",
+    )
+    mobility_hour: int = Field(
+        default=5,
+        ge=0,
+        le=6,
+        description="The hour, local time, at which the mobility forecasts of the day are made.",
+    )
     timezone: str = Field(
         default="America/New_York",
         description="The zone in which mornings begin and the lists are made, by its IANA name.",
@@ -145,6 +190,21 @@ class Settings(BaseSettings):
         default=3,
         ge=1,
         description="How long after any training, failed ones included, degradation asks for no other one.",
+    )
+    mobility_cooldown_days: int = Field(
+        default=7,
+        ge=1,
+        description="The same for mobility: how long after a training worse forecasts ask for no other one.",
+    )
+    mobility_training_file: Path | None = Field(
+        default=None,
+        description="How mobility models are boosted, as medscore mobility tune writes it. Without it the "
+        "settings in the code.",
+    )
+    ray_address: str | None = Field(
+        default=None,
+        description="The Ray cluster that searches for better settings, as host:6379 of its head node. "
+        "Without it Ray is started on this machine for the search.",
     )
     source_silence_hours: int = Field(
         default=36,
@@ -231,6 +291,9 @@ class Settings(BaseSettings):
         "access_file",
         "cds_file",
         "fhir_codes_file",
+        "population_spark_file",
+        "mobility_training_file",
+        "mobility_spark_file",
         "test_data",
     )
     @classmethod
@@ -295,6 +358,21 @@ class Settings(BaseSettings):
         if "://" in self.mlflow_artifacts:
             return self.mlflow_artifacts
         return (PROJECT_ROOT / Path(self.mlflow_artifacts).expanduser()).as_uri()
+
+    @property
+    def lake_url(self) -> str:
+        """Where the lake is: an absolute path, or a URL."""
+        if self.lake is not None and "://" in self.lake:
+            return self.lake
+        return str(self.home / "lake" if self.lake is None else PROJECT_ROOT / Path(self.lake).expanduser())
+
+    @property
+    def population_exchange_url(self) -> str:
+        """Where a Spark job's files are: an absolute path, or a URL."""
+        if self.population_exchange is not None and "://" in self.population_exchange:
+            return self.population_exchange
+        given = self.population_exchange
+        return str(self.home / "population" if given is None else PROJECT_ROOT / Path(given).expanduser())
 
     def databases(self) -> Databases:
         """The addresses of the three databases, each with the driver that its user has.

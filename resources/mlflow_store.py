@@ -1,4 +1,4 @@
-"""MLflow's store from below: opening it, fetching a model's files intact, its native XGBoost format.
+"""MLflow's store from below: opening it, fetching a model's files intact, its formats.
 
 Belongs here: what the registry needs of MLflow and of the disk for one file, folder or address.
 Does not belong here: registered models, versions and aliases (`registry.py`).
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 MODEL_ARTIFACT = "model"
 """The folder of a run that holds the model's own files."""
+
+FILES_FLAVOR = "medscore_files"
+"""What MLflow calls a model that only MedScore reads."""
 
 _LOCK = "medscore model registry"
 CONNECT_SECONDS = 10
@@ -179,3 +182,13 @@ def xgboost_flavor(directory: Path, package: Path, signature: ModelSignature | N
         pip_requirements=[f"xgboost=={xgb.__version__}"],
         model_format="ubj",
     )
+
+
+def files_flavor(directory: Path, package: Path, signature: ModelSignature | None, run_id: str) -> None:
+    """A directory of a format of its own: MLflow keeps the files and offers nothing that could run them."""
+    from mlflow.models import Model
+
+    package.mkdir(parents=True)
+    model = Model(artifact_path=MODEL_ARTIFACT, run_id=run_id, signature=signature)
+    model.add_flavor(FILES_FLAVOR, format=verified(directory)["format"])
+    model.save(str(package / "MLmodel"))

@@ -72,16 +72,17 @@ def alarms_of(warehouse: Warehouse, version: int) -> list[Measurement]:
     return [m for m in now if m.state == "alarm" and m.measure not in MENDED_IN_THE_FEED]
 
 
-def last_training(instance: dg.DagsterInstance, job_names: Sequence[str]) -> datetime | None:
-    """When the newest run of these jobs was asked for, or the model was last materialized by any other."""
+def last_training(
+    instance: dg.DagsterInstance, job_names: Sequence[str], models: Sequence[dg.AssetKey] = (MODEL_ASSET,)
+) -> datetime | None:
+    """When the newest run of these jobs was asked for, or a model was last materialized by any other."""
     times = [
         record.create_timestamp.timestamp()
         for name in job_names
         for record in instance.get_run_records(dg.RunsFilter(job_name=name), limit=1)
     ]
-    made = instance.get_latest_materialization_event(MODEL_ASSET)
-    if made is not None:
-        times.append(made.timestamp)
+    made = (instance.get_latest_materialization_event(model) for model in models)
+    times += [event.timestamp for event in made if event is not None]
     return datetime.fromtimestamp(max(times), UTC) if times else None
 
 

@@ -23,7 +23,9 @@ from serving import (
     fhir_routes,
     health,
     inference,
+    mobility,
     outreach,
+    population,
     portal,
     readmission,
 )
@@ -38,11 +40,12 @@ from serving.journal import Journal
 from serving.limits import Limits, Rates
 from serving.logs import Observed
 from serving.metrics import Metrics
+from serving.mobility_forecasts import Mobility
 from serving.openapi import document
 from serving.policy_file import PolicyFile
 from serving.service import Service
 
-ROUTES = (readmission, inference, cds_hooks, fhir_routes, outreach, portal, health)
+ROUTES = (readmission, inference, cds_hooks, fhir_routes, outreach, population, mobility, portal, health)
 """Each has a `router`."""
 
 DESCRIPTION = (
@@ -91,6 +94,7 @@ def create_app(settings: Settings, **parts: Any) -> FastAPI:
     app.state.metrics = metrics
     app.state.rates = Rates(settings.api_rate)
     app.state.model_cards = ModelCards(registry)
+    app.state.mobility = Mobility(settings, service.warehouse, registry)
     app.state.cds_rules = Rules(
         load_presentation(settings.cds_file or cds_schema.DEFAULT_FILE),
         load_codes(settings.fhir_codes_file or fhir_codes.DEFAULT_FILE),

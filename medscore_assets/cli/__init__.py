@@ -16,8 +16,11 @@ import typer
 from medscore_assets.cli.access import audit, keys
 from medscore_assets.cli.alerts import alerts, watch
 from medscore_assets.cli.common import Json, console, prepare, progress_console, resources, run_job, working
+from medscore_assets.cli.mobility import lake
+from medscore_assets.cli.mobility_tuning import mobility
 from medscore_assets.cli.models import models, training
 from medscore_assets.cli.outreach import missing, outreach, show_list
+from medscore_assets.cli.population import population
 from medscore_assets.cli.records import db, demo, importing, load_demo
 from medscore_assets.cli.serve import serve
 from medscore_assets.settings import Settings
@@ -30,8 +33,11 @@ for name, group in {
     "db": db,
     "demo": demo,
     "import": importing,
+    "lake": lake,
+    "mobility": mobility,
     "train": training,
     "outreach": outreach,
+    "population": population,
     "models": models,
     "alerts": alerts,
     "audit": audit,

@@ -6,7 +6,7 @@ Belongs here: what more than one group of commands uses. Does not belong here: a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -87,13 +87,19 @@ def prepare(settings: Settings) -> None:
 
 
 def run_job(
-    job: str, doing: str, done: str, *, partition: str | None = None, until: str | None = None
+    job: str,
+    doing: str,
+    done: str,
+    *,
+    partition: str | None = None,
+    until: str | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> None:
     """Run a Dagster job in this process, recorded like any other run."""
     from medscore_assets.runs import execute
 
     with working(doing, done):
-        execute(job, partition=partition, until=until)
+        execute(job, partition=partition, until=until, config=config)
 
 
 def print_document(document: dict[str, Any], as_json: bool) -> None:

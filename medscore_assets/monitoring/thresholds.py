@@ -28,10 +28,16 @@ Judged = Literal[
     "expected_auroc_fall",
     "calibration_slope",
     "observed_expected",
+    "forecast_error_rise",
+    "coverage_gap",
+    "missing_patients",
+    "faulty_days_rise",
 ]
 """What has limits; each is an entry of the file."""
 
 NEEDS_OUTCOMES = ("auroc_fall", "calibration_slope", "observed_expected")
+OF_FORECASTS = ("forecast_error_rise", "coverage_gap")
+"""Measured on outcomes that are numbers: there are no events to count."""
 
 DEFAULT_FILE = Path(__file__).with_name("thresholds.toml")
 
@@ -106,6 +112,10 @@ class Thresholds(_Rules):
     expected_auroc_fall: Limit
     calibration_slope: Range
     observed_expected: Range
+    forecast_error_rise: Limit
+    coverage_gap: Limit
+    missing_patients: Limit
+    faulty_days_rise: Limit
 
     @property
     def hash(self) -> str:
@@ -139,6 +149,8 @@ class Thresholds(_Rules):
         return ALARM if surely and rule.outside(value, "alarm") else WARNING
 
     def _enough(self, measure: Judged, n: int, events: int | None) -> bool:
+        if measure in OF_FORECASTS:
+            return n >= self.minimum.outcomes
         if measure not in NEEDS_OUTCOMES:
             return n >= self.minimum.scores
         return (

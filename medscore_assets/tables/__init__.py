@@ -6,6 +6,13 @@ Alembic does that (`migrations/`), and a test compares the two.
 """
 
 from medscore_assets.tables.common import SAYS, metadata
+from medscore_assets.tables.mobility import (
+    mobility_days,
+    mobility_forecast_days,
+    mobility_forecast_outcomes,
+    mobility_forecasts,
+    mobility_routes,
+)
 from medscore_assets.tables.operations import alerts, model_decisions, monitoring_measures
 from medscore_assets.tables.population import (
     member_features,
@@ -57,6 +64,11 @@ __all__ = [
     "member_features",
     "member_snapshots",
     "metadata",
+    "mobility_days",
+    "mobility_forecast_days",
+    "mobility_forecast_outcomes",
+    "mobility_forecasts",
+    "mobility_routes",
     "model_decisions",
     "monitoring_measures",
     "outreach_calls",

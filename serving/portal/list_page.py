@@ -20,6 +20,7 @@ from serving.access import Caller
 from serving.errors import NotFound, Unprocessable
 from serving.lists import ENTERED_HERE, Morning, reading
 from serving.outreach import MAY_CALL, no_list, record
+from serving.population import MAY_READ
 from serving.portal import list_view, sessions, web
 from serving.portal.list_view import OUTCOMES, SORTS, STATES, TIER_NAMES, View
 from serving.portal.web import Page
@@ -38,10 +39,11 @@ TAKEN_BACK = "call-taken-back"
 
 @router.get("/portal", response_model=None)
 async def start(request: Request) -> Response:
-    """The newest list; for those who may not see lists, the form for one patient."""
-    caller = await sessions.caller(request, *MAY_CALL, *MAY_SCORE)
+    """The newest list; for those who may not see lists, the page that they may see."""
+    caller = await sessions.caller(request, *MAY_CALL, *MAY_SCORE, *MAY_READ)
     if caller.roles.isdisjoint(MAY_CALL):
-        return RedirectResponse("/portal/patient", status_code=303)
+        page = "population" if caller.roles.isdisjoint(MAY_SCORE) else "patient"
+        return RedirectResponse(f"/portal/{page}", status_code=303)
     return await _show(request, caller, None, View.of(request.query_params))
 
 

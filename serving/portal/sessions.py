@@ -42,6 +42,7 @@ NOBODY: dict[str, Any] = {
     "csrf": "",
     "may_list": False,
     "may_score": False,
+    "may_read_population": False,
     "signed_in": False,
 }
 """What a page is told of a browser of which nothing is known."""
@@ -141,6 +142,7 @@ def about(request: Request) -> dict[str, Any]:
         "csrf": token_for(request),
         "may_list": "care-manager" in found.roles,
         "may_score": not found.roles.isdisjoint(("care-manager", "coordinator")),
+        "may_read_population": not found.roles.isdisjoint(("analyst", "steward")),
         "signed_in": COOKIE in request.cookies and not is_open,
     }
 

@@ -17,14 +17,15 @@ import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 import dagster as dg
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from medscore_assets.readmission.population.exchange import LOG_FILE, SCRIPT_FILE, TASK, Exchange, Task
+from medscore_assets.readmission.population.exchange import LOG_FILE, SCRIPT_FILE, TASK, Exchange
 from resources.errors import PermanentError
 
 if TYPE_CHECKING:
@@ -39,6 +40,33 @@ WITHIN_THIS_MACHINE = {
 """Nothing listens to other machines."""
 
 PYTHON_OF_ENVIRONMENT = "./environment/bin/python"
+
+
+@dataclass(frozen=True, slots=True)
+class SettingNames:
+    """The settings that errors name: which engine, its options, where files are exchanged."""
+
+    engine: str
+    spark_file: str
+    exchange: str
+    without_spark: str
+    """The value of `engine` for which no Spark is needed."""
+
+
+POPULATION = SettingNames(
+    "MEDSCORE_POPULATION_ENGINE", "MEDSCORE_POPULATION_SPARK_FILE", "MEDSCORE_POPULATION_EXCHANGE", "local"
+)
+
+
+class Job(Protocol):
+    """What a launcher must know of a task."""
+
+    @property
+    def run(self) -> str:
+        """The folder of the run in the exchange, with the script in it."""
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]:
+        """The task as JSON takes it."""
 
 
 class _Options(BaseModel):
@@ -57,7 +85,7 @@ class EmrOptions(_Options):
 
 
 class SparkOptions(_Options):
-    """The options file: MEDSCORE_POPULATION_SPARK_FILE."""
+    """The options file."""
 
     master: str = LOCAL_MASTER
     conf: dict[str, str | bool | int] = {}
@@ -65,7 +93,7 @@ class SparkOptions(_Options):
     emr: EmrOptions | None = None
 
 
-def load_options(file: Path | None) -> SparkOptions:
+def load_options(file: Path | None, names: SettingNames = POPULATION) -> SparkOptions:
     """The options in a TOML file; the defaults without one. Raises `PermanentError` naming what is wrong."""
     if file is None:
         return SparkOptions()
@@ -76,7 +104,7 @@ def load_options(file: Path | None) -> SparkOptions:
     except ValidationError as error:
         entries = ", ".join(".".join(map(str, e["loc"])) for e in error.errors(include_input=False))
         what = f"the options of Spark are not valid: {entries}"
-    raise PermanentError(what, where=str(file), mend="Correct the file of MEDSCORE_POPULATION_SPARK_FILE.")
+    raise PermanentError(what, where=str(file), mend=f"Correct the file of {names.spark_file}.")
 
 
 class Launcher(ABC):
@@ -87,47 +115,49 @@ class Launcher(ABC):
         """Raises `PermanentError` if a job could not be started, before anything is exported."""
 
     @abstractmethod
-    def log(self, task: Task) -> str:
+    def log(self, task: Job) -> str:
         """Where Spark's log of the task is."""
 
     @abstractmethod
     def run(
-        self, context: dg.AssetExecutionContext, exchange: Exchange, task: Task
+        self, context: dg.AssetExecutionContext, exchange: Exchange, task: Job
     ) -> PipesClientCompletedInvocation:
         """Start the job and wait. Raises whatever its starting, or a job that failed, raises."""
 
     @abstractmethod
-    def forget(self, task: Task) -> None:
+    def forget(self, task: Job) -> None:
         """Delete the log of a task that succeeded, if it is on this machine."""
 
 
-def launcher(name: Literal["spark", "emr"], options: SparkOptions, scratch: Path) -> Launcher:
+def launcher(
+    name: Literal["spark", "emr"], options: SparkOptions, scratch: Path, names: SettingNames = POPULATION
+) -> Launcher:
     """The launcher of an engine. Raises `PermanentError` if its options are absent."""
     if name == "spark":
-        return SubmitLauncher(options, scratch)
+        return SubmitLauncher(options, scratch, names)
     if options.emr is None:
         raise PermanentError(
             "the engine emr has no options",
-            where="MEDSCORE_POPULATION_SPARK_FILE",
+            where=names.spark_file,
             mend="Name a file with a table [emr]: service, region, environment, request.",
         )
-    return EmrLauncher(options.emr, options.conf)
+    return EmrLauncher(options.emr, options.conf, names)
 
 
 class SubmitLauncher(Launcher):
     """spark-submit of the extra `spark`, with the driver on this machine. The log is a file in `scratch`."""
 
-    def __init__(self, options: SparkOptions, scratch: Path) -> None:
-        self._options, self._scratch = options, scratch
+    def __init__(self, options: SparkOptions, scratch: Path, names: SettingNames = POPULATION) -> None:
+        self._options, self._scratch, self._names = options, scratch, names
 
     def require_ready(self, exchange: Exchange) -> None:
         self._environment()
 
-    def log(self, task: Task) -> str:
+    def log(self, task: Job) -> str:
         return str(self._log(task))
 
     def run(
-        self, context: dg.AssetExecutionContext, exchange: Exchange, task: Task
+        self, context: dg.AssetExecutionContext, exchange: Exchange, task: Job
     ) -> PipesClientCompletedInvocation:
         environment = self._environment()
         log = self._log(task)
@@ -137,16 +167,16 @@ class SubmitLauncher(Launcher):
         # The shell gives way to spark-submit, which then is what Dagster interrupts.
         command = ["/bin/sh", "-c", 'exec "$@" >>"$0" 2>&1', str(log), *submit]
         return dg.PipesSubprocessClient().run(
-            context=context, command=command, env=environment, extras={TASK: task.model_dump()}
+            context=context, command=command, env=environment, extras={TASK: task.model_dump(mode="json")}
         )
 
-    def forget(self, task: Task) -> None:
+    def forget(self, task: Job) -> None:
         self._log(task).unlink(missing_ok=True)
 
-    def _log(self, task: Task) -> Path:
+    def _log(self, task: Job) -> Path:
         return self._scratch / f"{task.run.rpartition('/')[2]}-{LOG_FILE}"
 
-    def _arguments(self, exchange: Exchange, task: Task) -> list[str]:
+    def _arguments(self, exchange: Exchange, task: Job) -> list[str]:
         master, script = self._options.master, f"{task.run}/{SCRIPT_FILE}"
         conf = {**(WITHIN_THIS_MACHINE if master.startswith("local") else {}), **self._options.conf}
         return ["--master", master, *_conf(conf), str(exchange.local(script) or exchange.url(script))]
@@ -155,10 +185,10 @@ class SubmitLauncher(Launcher):
         """What spark-submit finds Spark, Java and Python by. The job needs no setting of MedScore."""
         found = importlib.util.find_spec("pyspark")
         if found is None or found.origin is None:
-            raise _missing("Spark is not installed")
+            raise _missing("Spark is not installed", self._names)
         return {
             **{name: "" for name in os.environ if name.startswith("MEDSCORE_")},
-            "JAVA_HOME": _java_home(),
+            "JAVA_HOME": _java_home(self._names),
             "SPARK_HOME": str(Path(found.origin).parent),
             "PYSPARK_PYTHON": sys.executable,
             "PYSPARK_DRIVER_PYTHON": sys.executable,
@@ -168,23 +198,25 @@ class SubmitLauncher(Launcher):
 class EmrLauncher(Launcher):
     """A cluster of EMR that ends with its step, or a job of EMR Serverless; the driver is on AWS."""
 
-    def __init__(self, options: EmrOptions, conf: dict[str, str | bool | int]) -> None:
-        self._options, self._conf = options, conf
+    def __init__(
+        self, options: EmrOptions, conf: dict[str, str | bool | int], names: SettingNames = POPULATION
+    ) -> None:
+        self._options, self._conf, self._names = options, conf, names
 
     def require_ready(self, exchange: Exchange) -> None:
         if not exchange.address.startswith("s3://"):
             raise PermanentError(
                 "EMR does not reach a folder of this machine",
-                where="MEDSCORE_POPULATION_EXCHANGE",
+                where=self._names.exchange,
                 mend="Set it to s3://bucket/prefix, which both EMR and this machine may read and write.",
             )
 
-    def log(self, task: Task) -> str:
+    def log(self, task: Job) -> str:
         stated = self._options.request.get("LogUri")
         return str(stated or f"where {self._options.service} in {self._options.region} is set to log")
 
     def run(
-        self, context: dg.AssetExecutionContext, exchange: Exchange, task: Task
+        self, context: dg.AssetExecutionContext, exchange: Exchange, task: Job
     ) -> PipesClientCompletedInvocation:
         import boto3
         from dagster_aws.pipes import PipesEMRClient, PipesEMRServerlessClient
@@ -192,7 +224,7 @@ class EmrLauncher(Launcher):
         region = self._options.region
         reader = messages_under(exchange.url(task.run), boto3.client("s3", region_name=region))
         client = boto3.client(self._options.service, region_name=region)
-        extras = {TASK: task.model_dump()}
+        extras = {TASK: task.model_dump(mode="json")}
         if self._options.service == "emr":
             return PipesEMRClient(message_reader=reader, client=client).run(
                 context=context, run_job_flow_params=self.job_flow(exchange, task), extras=extras
@@ -201,10 +233,10 @@ class EmrLauncher(Launcher):
             context=context, start_job_run_params=self.job_run(exchange, task), extras=extras
         )
 
-    def forget(self, task: Task) -> None:
+    def forget(self, task: Job) -> None:
         pass
 
-    def job_flow(self, exchange: Exchange, task: Task) -> Any:
+    def job_flow(self, exchange: Exchange, task: Job) -> Any:
         """The request for a cluster that does the step and ends."""
         request = copy.deepcopy(self._options.request)
         submit = [
@@ -227,7 +259,7 @@ class EmrLauncher(Launcher):
         request["Instances"] = {**request.get("Instances", {}), "KeepJobFlowAliveWhenNoSteps": False}
         return request
 
-    def job_run(self, exchange: Exchange, task: Task) -> Any:
+    def job_run(self, exchange: Exchange, task: Job) -> Any:
         """The request for a job of a serverless application."""
         request = copy.deepcopy(self._options.request)
         submit = request.setdefault("jobDriver", {}).setdefault("sparkSubmit", {})
@@ -272,20 +304,20 @@ def messages_under(url: str, client: Any) -> Any:
     return Messages()
 
 
-def _java_home() -> str:
+def _java_home(names: SettingNames) -> str:
     from medscore_assets.mobility.engines import java_home
 
     try:
         return java_home()
     except PermanentError as error:
-        raise _missing(error.what) from None
+        raise _missing(error.what, names) from None
 
 
-def _missing(what: str) -> PermanentError:
+def _missing(what: str, names: SettingNames) -> PermanentError:
     return PermanentError(
         what,
-        where="MEDSCORE_POPULATION_ENGINE",
-        mend="Install the extra: pip install 'medscore[spark]'; or choose the engine local.",
+        where=names.engine,
+        mend=f"Install the extra: pip install 'medscore[spark]'; or choose the engine {names.without_spark}.",
     )
 
 
