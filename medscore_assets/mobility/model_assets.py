@@ -72,7 +72,7 @@ def mobility_training_rows(
     )
 
 
-@dg.op(ins={"after": dg.In(dg.Nothing)}, out=dg.DynamicOut(dict))
+@dg.op(ins={"after": dg.In(dg.Nothing)}, out=dg.DynamicOut(dict), pool=POOL)
 def cohort_fits(context: dg.OpExecutionContext) -> Iterator[dg.DynamicOutput[dict[str, Any]]]:
     """One fit for each cohort of the run and each horizon."""
     if context.has_partition_key_range:
@@ -82,7 +82,7 @@ def cohort_fits(context: dg.OpExecutionContext) -> Iterator[dg.DynamicOutput[dic
     yield from _fits(chosen)
 
 
-@dg.op(ins={"after": dg.In(dg.Nothing)}, out=dg.DynamicOut(dict))
+@dg.op(ins={"after": dg.In(dg.Nothing)}, out=dg.DynamicOut(dict), pool=POOL)
 def global_fits(context: dg.OpExecutionContext) -> Iterator[dg.DynamicOutput[dict[str, Any]]]:
     """One fit for each horizon."""
     yield from _fits([GLOBAL_MODEL])
@@ -95,7 +95,7 @@ def _fits(chosen: list[str]) -> Iterator[dg.DynamicOutput[dict[str, Any]]]:
             yield dg.DynamicOutput({"cohort": cohort, "horizon_days": horizon}, mapping_key=key)
 
 
-@dg.op
+@dg.op(pool=POOL)
 def fit_and_register(
     context: dg.OpExecutionContext,
     wanted: dict[str, Any],
@@ -125,7 +125,7 @@ def fit_and_register(
     }
 
 
-@dg.op
+@dg.op(pool=POOL)
 def report_fits(context: dg.OpExecutionContext, made: list[dict[str, Any]]) -> None:
     """What was fitted, as a table."""
     records = [dg.TableRecord(of) for of in sorted(made, key=lambda of: str(of["name"]))]

@@ -33,9 +33,10 @@ def pools_by_step() -> dict[str, str | None]:
     """Per step that writes its pool. A check only reads."""
     defs = build_defs()
     steps = {
-        definition.op.name: definition.op.pool
+        op.name: op.pool
         for definition in defs.assets or ()
         if isinstance(definition, dg.AssetsDefinition) and definition.is_executable
+        for op in definition.node_def.iterate_op_defs()
     }
     job = maintenance_job(Settings())
     return steps | {node.name: node.definition.pool for node in job.nodes}  # type: ignore[attr-defined]
