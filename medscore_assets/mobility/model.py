@@ -11,20 +11,19 @@ the same to the last bit for one row and for millions.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from medscore_assets.contracts.measures import FeatureTable
 from medscore_assets.mobility.conformal import Conformal
 from medscore_assets.mobility.encoding import BASELINE, Encoding
 from medscore_assets.mobility.terms import Terms
-from resources.artifacts import MANIFEST_FILE, broken, read_verified, sha256
+from resources.artifacts import MANIFEST_FILE, broken, parsed_manifest, read_verified, sha256
 from resources.errors import ContractViolation, IntegrityError
 
 FORMAT = "medscore-mobility/1"
@@ -206,26 +205,7 @@ def model_name(cohort: str, horizon_days: int) -> str:
 
 def read_manifest(directory: Path) -> Manifest:
     """The manifest of a model's directory. Raises `IntegrityError` if it is absent, foreign or invalid."""
-    file = directory / MANIFEST_FILE
-    try:
-        text = file.read_text(encoding="utf-8")
-        found = json.loads(text)
-    except FileNotFoundError as error:
-        raise broken(f"the model has no {MANIFEST_FILE}", directory) from error
-    except ValueError as error:
-        raise broken(f"{MANIFEST_FILE} is not JSON", directory) from error
-    stated = found.get("format") if isinstance(found, dict) else None
-    if stated != FORMAT:
-        raise IntegrityError(
-            f"the manifest's format is {stated!r}, this code reads {FORMAT!r}",
-            where=str(file),
-            mend=_TRAIN_ANEW,
-        )
-    try:
-        return Manifest.model_validate_json(text)
-    except ValidationError as error:
-        entries = ", ".join(".".join(map(str, e["loc"])) for e in error.errors(include_input=False))
-        raise broken(f"the manifest's entries are not valid: {entries}", directory) from error
+    return parsed_manifest(directory, Manifest, stated_format=FORMAT, mend=_TRAIN_ANEW)
 
 
 def _unscorable(what: str) -> ContractViolation:

@@ -13,7 +13,6 @@ rounding. Recalibration is linear in the margin, so they are scaled and stay exa
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,14 +20,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from medscore_assets.contracts.contract import Contract, Matrix
 from medscore_assets.monitoring.drift import Reference
 from medscore_assets.monitoring.metrics import sigmoid
 from medscore_assets.readmission.attribution import Attribution
 from medscore_assets.readmission.margin import margins
-from resources.artifacts import MANIFEST_FILE, broken, read_verified, sha256
+from resources.artifacts import MANIFEST_FILE, broken, parsed_manifest, read_verified, sha256
 from resources.errors import ContractViolation, IntegrityError
 
 if TYPE_CHECKING:
@@ -234,26 +233,7 @@ class ReadmissionModel:
 
 def read_manifest(directory: Path) -> Manifest:
     """The manifest of a model's directory. Raises `IntegrityError` if it is absent, foreign or invalid."""
-    file = directory / MANIFEST_FILE
-    try:
-        text = file.read_text(encoding="utf-8")
-        found = json.loads(text)
-    except FileNotFoundError as error:
-        raise broken(f"the model has no {MANIFEST_FILE}", directory) from error
-    except ValueError as error:
-        raise broken(f"{MANIFEST_FILE} is not JSON", directory) from error
-    stated = found.get("format") if isinstance(found, dict) else None
-    if stated != FORMAT:
-        raise IntegrityError(
-            f"the manifest's format is {stated!r}, this code reads {FORMAT!r}",
-            where=str(file),
-            mend=_TRAIN_ANEW,
-        )
-    try:
-        return Manifest.model_validate_json(text)
-    except ValidationError as error:
-        entries = ", ".join(".".join(map(str, e["loc"])) for e in error.errors(include_input=False))
-        raise broken(f"the manifest's entries are not valid: {entries}", directory) from error
+    return parsed_manifest(directory, Manifest, stated_format=FORMAT, mend=_TRAIN_ANEW)
 
 
 def read_reference(directory: Path) -> Reference | None:
