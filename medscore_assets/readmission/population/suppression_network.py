@@ -11,6 +11,8 @@ that the greatest flow, and a vertex of the cheapest flow's linear program, are 
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 Whole = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
+Arcs = list[dict[int, tuple[int, float]]]
+"""Per node the nodes that it has an arc to: how much can go there, and what each costs."""
 
 _ROUTES: dict[str, tuple[int, tuple[str, ...], tuple[str, ...]]] = {
     "primary_diagnosis_group": (0, (), ("primary_diagnosis_group",)),
@@ -83,19 +87,7 @@ class Network:
         of = self._others(target, forward, backward)
         if self.nodes[self.component[target]] == 2:
             return _spread(of[backward[of] > 0], amount, backward)
-        if not len(of):
-            return {}
-        from scipy.sparse import csr_array
-        from scipy.sparse.csgraph import maximum_flow
-
-        size = self.nodes[self.component[target]] + 1
-        graph = np.zeros((size, size), dtype=np.int32)
-        graph[self.start[of], self.end[of]] = forward[of]
-        graph[self.end[of], self.start[of]] = backward[of]
-        graph[size - 1, self.end[target]] = amount
-        flow = maximum_flow(csr_array(graph), size - 1, int(self.start[target])).flow
-        through = np.asarray(flow[self.start[of], self.end[of]]).ravel()
-        return {int(cell): int(n) for cell, n in zip(of, through, strict=True) if n}
+        return self._flow(target, amount, of, forward, backward, np.ones(len(self.component)))
 
     def reaches(self, target: int, amount: int, forward: Whole, backward: Whole) -> int:
         """How much of an amount that goes through the target can be carried by the others."""
@@ -116,29 +108,78 @@ class Network:
         of = self._others(target, forward, backward)
         if self.nodes[self.component[target]] == 2:
             return _cheapest_of(of[backward[of] > 0], amount, backward, cost)
-        from scipy.optimize import linprog
+        flow = self._flow(target, amount, of, forward, backward, cost)
+        start = self.start[target]
+        carried = sum(
+            n * (int(self.end[cell] == start) - int(self.start[cell] == start)) for cell, n in flow.items()
+        )
+        return list(flow) if carried == amount else None
 
-        size, arcs = self.nodes[self.component[target]], len(of)
-        balance = np.zeros((size, 2 * arcs))
-        for offset, sign in ((0, 1.0), (arcs, -1.0)):
-            balance[self.end[of], offset + np.arange(arcs)] += sign
-            balance[self.start[of], offset + np.arange(arcs)] -= sign
-        wanted = np.zeros(size)
-        wanted[self.end[target]] -= amount
-        wanted[self.start[target]] += amount
-        most = np.concatenate([forward[of], backward[of]])
-        bounds = np.stack([np.zeros(2 * arcs), most], axis=1)
-        if not arcs:
-            return None
-        found = linprog(np.tile(cost[of], 2), A_eq=balance, b_eq=wanted, bounds=bounds, method="highs-ds")
-        if found.x is None:
-            return None
-        return [int(cell) for cell in of[found.x[:arcs] + found.x[arcs:] > 0.5]]
+    def _flow(
+        self,
+        target: int,
+        amount: int,
+        of: npt.NDArray[np.intp],
+        forward: Whole,
+        backward: Whole,
+        cost: Values,
+    ) -> dict[int, int]:
+        """The cheapest flow of up to an amount from the target's end to its start, by cell of `of`."""
+        arcs: Arcs = [{} for _ in range(self.nodes[self.component[target]])]
+        ends = [values[of].tolist() for values in (self.start, self.end)]
+        for a, b, along, against, price in zip(
+            *ends, *(values[of].tolist() for values in (forward, backward, cost)), strict=True
+        ):
+            arcs[a][b], arcs[b][a] = (along, price), (against, price)
+        flow = _cheapest_flow(arcs, int(self.end[target]), int(self.start[target]), amount)
+        return {int(cell): flow[a][b] for cell, a, b in zip(of, *ends, strict=True) if flow[a][b]}
 
     def _others(self, target: int, forward: Whole, backward: Whole) -> npt.NDArray[np.intp]:
         usable = (self.component == self.component[target]) & ((forward > 0) | (backward > 0))
         usable[target] = False
         return np.flatnonzero(usable)
+
+
+def _cheapest_flow(arcs: Arcs, source: int, sink: int, amount: int) -> list[dict[int, int]]:
+    """The cheapest flow of up to an amount: per pair of nodes what goes from one to the other, or against it.
+
+    By cheapest augmenting paths. A handful of nodes are asked a thousand times, each time for a handful of
+    people: a library's solver takes ten times as long to be handed the graph.
+    """
+    flow = [dict.fromkeys(others, 0) for others in arcs]
+    while amount and (path := _cheapest_path(arcs, flow, source, sink)):
+        # What goes against an arc is taken back first: that has a price of its own.
+        most = min(-flow[a][b] if flow[a][b] < 0 else arcs[a][b][0] - flow[a][b] for a, b in path)
+        most = min(most, amount)
+        for a, b in path:
+            flow[a][b] += most
+            flow[b][a] -= most
+        amount -= most
+    return flow
+
+
+def _cheapest_path(arcs: Arcs, flow: list[dict[int, int]], source: int, sink: int) -> list[tuple[int, int]]:
+    """The arcs of the cheapest way on which something is left (Bellman and Ford); none if there is no way."""
+    costs, came_from, line = {source: 0.0}, {source: source}, deque([source])
+    while line:
+        a = line.popleft()
+        so_far, through = costs[a], flow[a]
+        for b, (room, price) in arcs[a].items():
+            gone = through[b]
+            if gone >= room:
+                continue
+            cost = so_far + (price if gone >= 0 else -price)
+            if cost < costs.get(b, math.inf) - 1e-9:
+                costs[b], came_from[b] = cost, a
+                if b not in line:
+                    line.append(b)
+    path, node = [], sink
+    while node != source:
+        if node not in came_from:
+            return []
+        path.append((came_from[node], node))
+        node = came_from[node]
+    return path
 
 
 def _spread(cells: npt.NDArray[np.intp], amount: int, capacity: Whole) -> dict[int, int]:
