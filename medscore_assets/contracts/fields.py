@@ -128,6 +128,11 @@ class Whole(Field):
     def codes(self, column: pa.Array) -> tuple[Codes, Reasons]:
         if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
             return Field.codes(self, column)
+        if column.null_count == 0:
+            values = np.asarray(column.cast(pa.float64(), safe=False))
+            # What is not a number fails both comparisons.
+            if ((values >= self.minimum) & (values <= self.maximum) & (values == np.rint(values))).all():
+                return values.astype(np.float32), np.zeros(len(column), dtype=np.uint8)
         missing = _nulls(column)
         values = np.asarray(pc.fill_null(column, 0).cast(pa.float64(), safe=False))
         values = np.where(missing, 0.0, values)
@@ -177,6 +182,8 @@ class Category(Field):
         if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
             return Field.codes(self, column)
         position = pc.index_in(column, value_set=pa.array(self.categories, type=column.type))
+        if position.null_count == 0:
+            return np.asarray(position).astype(np.float32), np.zeros(len(column), dtype=np.uint8)
         known = np.asarray(pc.is_valid(position))
         reasons = np.where(known, Reason.VALID, Reason.UNKNOWN_CATEGORY).astype(np.uint8)
         reasons[_nulls(column)] = Reason.MISSING
@@ -216,6 +223,8 @@ class Flag(Field):
     def codes(self, column: pa.Array) -> tuple[Codes, Reasons]:
         if not pa.types.is_boolean(column.type):
             return Field.codes(self, column)
+        if column.null_count == 0:
+            return np.asarray(column).astype(np.float32), np.zeros(len(column), dtype=np.uint8)
         missing = _nulls(column)
         codes = np.asarray(pc.fill_null(column, False)).astype(np.float32)
         codes[missing] = np.nan

@@ -25,54 +25,61 @@ from medscore_assets.readmission.scoring import Probabilities, ReadmissionModel
 if TYPE_CHECKING:
     import xgboost as xgb
 
-MOST_KINDS = 2_000_000
-"""So many are remembered, in 16 bytes each; further ones are scored whenever they are met."""
+REMEMBERED = 1 << 22
+"""So many kinds at most are remembered, in 16 bytes each, and fewer as kinds share a place by chance."""
 
 Kinds = npt.NDArray[np.int64]
 
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)
+"""2^64 over the golden ratio, odd: neighbouring kinds come to lie far apart (Knuth's multiplicative hash)."""
+
 
 class ScoreOnce:
-    """The probabilities of `ReadmissionModel.score`. Not for several threads at once."""
+    """The probabilities of `ReadmissionModel.score`. Not for several threads at once.
 
-    def __init__(self, model: ReadmissionModel, most_kinds: int = MOST_KINDS) -> None:
-        self._model, self._most_kinds = model, most_kinds
-        self._places = _places(model.booster)
-        self._kinds: Kinds = np.empty(0, dtype=np.int64)
-        self._probabilities: Probabilities = np.empty(0, dtype=np.float64)
+    Each kind has one place, by its hash, and drives out whoever was there: a row whose kind is not in its
+    place is scored again. So a place is looked at once, and nothing is sorted but what is scored.
+    """
+
+    def __init__(self, model: ReadmissionModel, remembered: int = REMEMBERED) -> None:
+        """`remembered` is a power of 2 above 1."""
+        self._model = model
+        self._weights = _weights(model.booster)
+        self._shift = np.uint64(64 - (remembered.bit_length() - 1))
+        self._kinds: Kinds = np.full(remembered, -1, dtype=np.int64)
+        self._probabilities: Probabilities = np.empty(remembered, dtype=np.float64)
 
     def score(self, matrix: Matrix) -> Probabilities:
         """As `ReadmissionModel.score`, for rows that keep the contract, bit for bit."""
-        if self._places is None or not len(matrix):
+        if self._weights is None or not len(matrix):
             return self._model.score(matrix)
         kinds = np.zeros(len(matrix), dtype=np.int64)
-        for column, place in zip(matrix.T, self._places, strict=True):
-            kinds += place[column.astype(np.intp)]
-        met, first, of_row = np.unique(kinds, return_index=True, return_inverse=True)
-        probabilities = np.empty(len(met), dtype=np.float64)
-        at = np.searchsorted(self._kinds, met)
-        known = at < len(self._kinds)
-        known[known] = self._kinds[at[known]] == met[known]
-        probabilities[known] = self._probabilities[at[known]]
-        if not known.all():
-            fresh = self._model.score(matrix[first[~known]])
-            probabilities[~known] = fresh
-            if len(self._kinds) + len(fresh) <= self._most_kinds:
-                self._kinds = np.insert(self._kinds, at[~known], met[~known])
-                self._probabilities = np.insert(self._probabilities, at[~known], fresh)
-        return np.asarray(probabilities[of_row])
+        for column, weight in zip(matrix.T, self._weights, strict=True):
+            kinds += weight[column.astype(np.intp)]
+        places = ((kinds.view(np.uint64) * _SPREAD) >> self._shift).view(np.int64)
+        probabilities = self._probabilities[places]
+        missed = np.flatnonzero(self._kinds[places] != kinds)
+        if len(missed):
+            met, first, of_missed = np.unique(kinds[missed], return_index=True, return_inverse=True)
+            fresh = self._model.score(matrix[missed[first]])
+            probabilities[missed] = fresh[of_missed]
+            # Of several kinds that come to one place, one is chosen for both arrays.
+            taken, chosen = np.unique(places[missed[first]], return_index=True)
+            self._kinds[taken], self._probabilities[taken] = met[chosen], fresh[chosen]
+        return probabilities
 
 
-def _places(booster: xgb.Booster) -> list[Kinds] | None:
+def _weights(booster: xgb.Booster) -> list[Kinds] | None:
     """Per feature what each of its codes adds to the number of a row's kind; None if 63 bits are too few."""
     trees = booster.trees_to_dataframe()
-    places, kinds = [], 1
+    weights, kinds = [], 1
     for feature in READMISSION.features:
         thresholds = np.unique(trees.loc[trees["Feature"] == feature.name, "Split"].to_numpy(np.float32))
         codes = np.arange(_highest(feature) + 1, dtype=np.float32)
         # How many thresholds a code does not lie below.
-        places.append(np.searchsorted(thresholds, codes, side="right").astype(np.int64) * kinds)
+        weights.append(np.searchsorted(thresholds, codes, side="right").astype(np.int64) * kinds)
         kinds *= len(thresholds) + 1
-    return places if math.log2(kinds) < 63 else None
+    return weights if math.log2(kinds) < 63 else None
 
 
 def _highest(feature: Feature) -> int:

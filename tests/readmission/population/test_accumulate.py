@@ -175,8 +175,8 @@ def test_rows_that_no_tree_tells_apart_are_scored_once_and_to_the_last_bit(model
     # Most members are in a narrow range, where kinds repeat.
     rows[5_000:, :4] = np.minimum(rows[5_000:, :4], [90, 6, 3, 5])
     alone = model.score(rows)
-    for most_kinds in (10**6, 3_000, 0):
-        once = ScoreOnce(model, most_kinds)
+    for remembered in (1 << 20, 1 << 10, 2):
+        once = ScoreOnce(model, remembered)
         for start in range(0, len(rows), 3_000):
             found = once.score(rows[start : start + 3_000])
             assert found.tobytes() == alone[start : start + 3_000].tobytes()
