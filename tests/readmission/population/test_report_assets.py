@@ -29,13 +29,15 @@ commands = importlib.import_module("medscore_assets.cli.population")
 
 @pytest.fixture
 def run(warehouse: Warehouse, champion: ModelRegistry, tmp_path: Path) -> Any:
-    """Runs the job of the report for one quarter."""
+    """Runs the job of the report for one quarter, or for all from `first` to it in one run."""
     defs = build_defs(warehouse=warehouse, registry=champion, reports_folder=tmp_path)
     job = defs.resolve_job_def("population_report")
 
-    def once() -> dg.ExecuteInProcessResult:
+    def once(first: str = KEY) -> dg.ExecuteInProcessResult:
+        ends = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": KEY}
+        which: dict[str, Any] = {"partition_key": KEY} if first == KEY else {"tags": ends}
         with dg.DagsterInstance.ephemeral() as instance:
-            return job.execute_in_process(partition_key=KEY, instance=instance, raise_on_error=False)
+            return job.execute_in_process(**which, instance=instance, raise_on_error=False)
 
     return once
 
@@ -103,6 +105,23 @@ def test_a_quarter_is_reported_with_checks_and_files_that_are_never_overwritten(
     assert {f.name: f.stat().st_mtime_ns for f in folder.iterdir() if f.name != "region.csv"} == {
         name: at for name, at in times.items() if name != "region.csv"
     }
+
+
+def test_earlier_quarters_are_backfilled_in_one_run_the_oldest_first(
+    warehouse: Warehouse, run: Any, tmp_path: Path
+) -> None:
+    before = QUARTER.previous
+    load(warehouse, many_members(600, hospitals=2))
+    load(warehouse, many_members(500, hospitals=2), before)
+    result = run(partition_of_quarter(before))
+    assert result.success
+    made = {e.partition: e.metadata for e in result.asset_materializations_for_node("population_risk_report")}
+    assert [made[partition_of_quarter(q)]["members"].value for q in (before, QUARTER)] == [500, 600]
+    # Each is compared with the one before it, which this run has just made.
+    told = [str(made[partition_of_quarter(q)]["input_fingerprint"].value) for q in (before, QUARTER)]
+    assert told[0].endswith("after none")
+    assert told[1].endswith(f"after {before} v1")
+    assert {folder.name for folder in (tmp_path / "population").iterdir()} == {before.key, QUARTER.key}
 
 
 def test_a_quarter_without_members_fails_clearly_and_for_good(run: Any, tmp_path: Path) -> None:
