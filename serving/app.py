@@ -104,6 +104,7 @@ def create_app(settings: Settings, **parts: Any) -> FastAPI:
         # Not include_router: a router within a router looks for the route twice at each request.
         app.router.routes.extend(module.router.routes)
     # The last one added is the first one to see a request.
+    app.add_middleware(readmission.Straight)
     app.add_middleware(Limits, rates=app.state.rates)
     app.add_middleware(CdsCors, origins=service.access.rules.cors_origins)
     app.add_middleware(Observed, metrics=metrics)

@@ -10,7 +10,7 @@ import asyncio
 import functools
 import hashlib
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
@@ -18,7 +18,6 @@ from weakref import WeakValueDictionary
 
 import orjson
 from fastapi import APIRouter, Depends, Header, Query, Request
-from fastapi.routing import APIRoute
 from pydantic import (
     AfterValidator,
     AwareDatetime,
@@ -30,6 +29,7 @@ from pydantic import (
 )
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from medscore_assets.contracts.readmission import READMISSION
 from medscore_assets.contracts.schemas import request_model
@@ -38,6 +38,7 @@ from serving import examples
 from serving.access import Caller, requires
 from serving.audit import AuditEntry
 from serving.errors import (
+    ApiError,
     BadRequest,
     Conflict,
     NotFound,
@@ -46,6 +47,7 @@ from serving.errors import (
     answers,
     peer_of,
     problems_of,
+    refuse,
     responses,
     route_of,
 )
@@ -62,28 +64,7 @@ _PREDICT = "/v1/readmission/predict"
 _PLAIN_QUERIES = {b"": True, b"explain=true": True, b"explain=false": False}
 
 
-class _Straight(APIRoute):
-    """A prediction whose parameters are the usual ones goes to its function without FastAPI's reading them.
-
-    That reading costs more than the score. Any other request takes FastAPI's way.
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        usual, give = super().get_route_handler(), self.endpoint
-        if self.path != _PREDICT:
-            return usual
-
-        async def handler(request: Request) -> Response:
-            explain = _PLAIN_QUERIES.get(request.scope["query_string"])
-            if explain is None or any(name == b"idempotency-key" for name, _ in request.scope["headers"]):
-                return await usual(request)
-            response: Response = await give(request, await _MAY_SCORE(request), explain)
-            return response
-
-        return handler
-
-
-router = APIRouter(tags=["readmission"], route_class=_Straight)
+router = APIRouter(tags=["readmission"])
 
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 _CLOCKS_APART = timedelta(minutes=5)
@@ -207,6 +188,42 @@ async def predict(
             raise Unavailable()
         await audit_read(request, caller, earlier, kind="score")
         return _answer(_told_again(earlier))
+
+
+class Straight:
+    """Takes a prediction whose parameters are the usual ones straight to its function, as an ASGI middleware.
+
+    Looking for the route and reading its parameters costs more than the score. Any other request takes
+    FastAPI's way. The innermost middleware: what holds for every request has been seen to.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        explain = _usual(scope)
+        if explain is None:
+            await self._app(scope, receive, send)
+            return
+        scope["route"] = _PREDICT_ROUTE
+        request = Request(scope, receive)
+        try:
+            response = await predict(request, await _MAY_SCORE(request), explain)
+        except ApiError as error:
+            response = await refuse(request, error)
+        await response(scope, receive, send)
+
+
+_PREDICT_ROUTE = router.routes[0]
+
+
+def _usual(scope: Scope) -> bool | None:
+    """Whether a usual prediction is to be explained; `None` for any other request."""
+    if scope["type"] != "http" or scope["path"] != _PREDICT or scope["method"] != "POST":
+        return None
+    if any(name == b"idempotency-key" for name, _ in scope["headers"]):
+        return None
+    return _PLAIN_QUERIES.get(scope["query_string"])
 
 
 @router.get(
