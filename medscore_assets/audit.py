@@ -44,6 +44,7 @@ KINDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "login": ("operation", "E"),
         "audit-read": ("search-type", "R"),
         "access-change": ("update", "U"),
+        "model-change": ("update", "U"),
     }
 )
 """What can happen: FHIR's interaction and action of each."""

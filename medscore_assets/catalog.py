@@ -12,6 +12,7 @@ import sqlalchemy as sa
 OWNERS = ["team:clinical-ml"]
 READMISSION: dict[str, Any] = {"group_name": "readmission", "owners": OWNERS}
 MOBILITY: dict[str, Any] = {"group_name": "mobility", "owners": OWNERS}
+WAIT_TIMES: dict[str, Any] = {"group_name": "wait_times", "owners": OWNERS}
 
 
 def table_schema(table: sa.Table) -> dg.TableSchema:

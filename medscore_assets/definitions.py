@@ -37,6 +37,10 @@ from medscore_assets.readmission.population.checks import CHECKS as POPULATION_C
 from medscore_assets.readmission.population.engines import population_engine
 from medscore_assets.readmission.sources import SOURCES
 from medscore_assets.settings import Settings
+from medscore_assets.wait_times.checks import CHECKS as WAIT_CHECKS
+from medscore_assets.wait_times.jobs import ASSETS as WAIT_ASSETS
+from medscore_assets.wait_times.jobs import FIT_JOB, SCORING_JOB, TICK_JOB, wait_time_resources
+from medscore_assets.wait_times.jobs import JOBS as WAIT_JOBS
 from resources.registry import ModelRegistry
 from resources.warehouse import Warehouse
 from schedules.maintenance import maintenance_schedule
@@ -46,6 +50,7 @@ from schedules.monitoring import monitoring_schedule, readiness_schedule
 from schedules.outreach import morning_schedule
 from schedules.population import population_schedule
 from schedules.training import training_schedule
+from schedules.wait_times import fit_schedule, scoring_schedule, tick_schedule
 from sensors.alerts import alert_sensor
 from sensors.champion import champion_sensor
 from sensors.degradation import degradation_sensor
@@ -53,6 +58,7 @@ from sensors.late_discharges import late_discharge_sensor
 from sensors.late_steps import late_steps_sensor
 from sensors.missing_lists import missing_list_sensor
 from sensors.mobility_degradation import mobility_degradation_sensor
+from sensors.wait_times import wait_time_sensor
 
 TRAINING = dg.AssetSelection.assets(
     readmission_training_set, readmission_model, readmission_evaluation, readmission_champion
@@ -110,6 +116,7 @@ def default_resources(settings: Settings) -> dict[str, Any]:
         "reports_folder": settings.home / "reports",
         "population_engine": population_engine(settings),
         **mobility_resources(settings),
+        **wait_time_resources(settings),
         "mlflow_address": f"http://localhost:{settings.mlflow_port}",
     }
 
@@ -134,6 +141,7 @@ def build_defs(settings: Settings | None = None, **resources: Any) -> dg.Definit
             population_risk_report,
             *MOBILITY_ASSETS,
             *MOBILITY_MONITORING_ASSETS,
+            *WAIT_ASSETS,
         ],
         asset_checks=[
             *CHECKS,
@@ -141,9 +149,10 @@ def build_defs(settings: Settings | None = None, **resources: Any) -> dg.Definit
             *POPULATION_CHECKS,
             *MOBILITY_CHECKS,
             *MOBILITY_MONITORING_CHECKS,
+            *WAIT_CHECKS,
             *freshness_checks(settings),
         ],
-        jobs=[*JOBS, *MOBILITY_JOBS, *MOBILITY_MONITORING_JOBS, maintenance_job(settings)],
+        jobs=[*JOBS, *MOBILITY_JOBS, *MOBILITY_MONITORING_JOBS, *WAIT_JOBS, maintenance_job(settings)],
         schedules=[
             morning_schedule(settings, "readmission_outreach"),
             training_schedule(settings, "readmission_training"),
@@ -153,6 +162,9 @@ def build_defs(settings: Settings | None = None, **resources: Any) -> dg.Definit
             mobility_schedule(settings, DAILY_JOB),
             mobility_training_schedule(settings, TRAINING_JOB),
             mobility_monitoring_schedule(settings, MOBILITY_MONITORING_JOB),
+            tick_schedule(settings, TICK_JOB),
+            fit_schedule(settings, FIT_JOB),
+            scoring_schedule(settings, SCORING_JOB),
             maintenance_schedule(settings, "maintenance"),
         ],
         sensors=[
@@ -162,6 +174,7 @@ def build_defs(settings: Settings | None = None, **resources: Any) -> dg.Definit
             late_steps_sensor(settings, DAILY_JOB),
             degradation_sensor(settings, "readmission_training", ("readmission",)),
             mobility_degradation_sensor(settings, TRAINING_JOB),
+            wait_time_sensor(settings),
             alert_sensor(settings),
         ],
         resources={**default_resources(settings), **resources},

@@ -22,6 +22,7 @@ from medscore_assets.failures import failures
 from medscore_assets.readmission.cohort import CLAIMS_LAG, FOLLOW_UP
 from medscore_assets.readmission.publish import day_lock
 from medscore_assets.settings import Settings
+from medscore_assets.wait_times.retention import prune_waits
 from resources.warehouse import Warehouse
 
 LISTS = (
@@ -225,6 +226,7 @@ def maintenance_job(settings: Settings) -> dg.JobDefinition:
             ends = cutoffs(warehouse, settings, now)
             deleted = prune_lists(warehouse, ends.lists)
             deleted |= prune_answers(warehouse, ends.lists, now) | prune_audit(warehouse, ends.audit)
+            deleted |= prune_waits(warehouse, now - timedelta(days=settings.keep_waits_days), ends.audit)
         context.log.info("deleted: %s", deleted)
         context.add_output_metadata(
             {"lists_before": str(ends.lists), "audit_before": ends.audit.isoformat(), **deleted}

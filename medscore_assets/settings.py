@@ -201,6 +201,30 @@ class Settings(BaseSettings):
         description="How mobility models are boosted, as medscore mobility tune writes it. Without it the "
         "settings in the code.",
     )
+    wait_models_file: Path | None = Field(
+        default=None,
+        description="Which wait-time models run, those behind HTTP among them. The default is the file in "
+        "the package.",
+    )
+    wait_model: str = Field(
+        default="queue_fluid_calibrated",
+        description="The wait-time model that boards show where nobody has promoted one. Before it has ever "
+        "run, the one that does best.",
+    )
+    wait_model_version: str | None = Field(
+        default=None, description="The version of MEDSCORE_WAIT_MODEL. Without it the latest one that ran."
+    )
+    wait_times_public: bool = Field(
+        default=False,
+        description="Whether anybody may read the waits that are shown, without a token: the feed, the boards, "
+        "and GET /wait_time without a model. Otherwise any role may.",
+    )
+    keep_waits_days: int = Field(
+        default=400,
+        ge=60,
+        description="How long predictions of wait times, their outcomes and fitted parameters are kept. "
+        "Ticks and performance are kept as long as the audit, assignments for good.",
+    )
     ray_address: str | None = Field(
         default=None,
         description="The Ray cluster that searches for better settings, as host:6379 of its head node. "
@@ -294,6 +318,7 @@ class Settings(BaseSettings):
         "population_spark_file",
         "mobility_training_file",
         "mobility_spark_file",
+        "wait_models_file",
         "test_data",
     )
     @classmethod
@@ -344,6 +369,11 @@ class Settings(BaseSettings):
     def thresholds_path(self) -> Path:
         """The file of monitoring thresholds in force."""
         return self.thresholds_file or _PACKAGE / "monitoring" / "thresholds.toml"
+
+    @property
+    def wait_models_path(self) -> Path:
+        """The list of wait-time models in force."""
+        return self.wait_models_file or _PACKAGE / "wait_times" / "models.toml"
 
     @property
     def postgres_directory(self) -> Path:

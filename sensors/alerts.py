@@ -23,6 +23,7 @@ from medscore_assets.alerting.due_lists import lists_are_due, watch_lists
 from medscore_assets.alerting.ledger import Ledger
 from medscore_assets.alerting.routing import PLATFORM_OWNER, load_routing
 from medscore_assets.settings import Settings
+from medscore_assets.wait_times.checks import TOLD_BY_TROUBLES
 from resources.alerts import Alert
 from resources.warehouse import Warehouse
 
@@ -216,7 +217,7 @@ class _Watcher:
 
     def _checked(self, run: dg.DagsterRun, event: EventLogEntry) -> None:
         found: Any = event.dagster_event.event_specific_data if event.dagster_event else None
-        if found.check_name == due_lists.CHECK:
+        if found.check_name == due_lists.CHECK or found.check_name in TOLD_BY_TROUBLES:
             return
         made = found.partition or _partition(run)
         about = f"check:{found.asset_key.to_user_string()}:{found.check_name}:"

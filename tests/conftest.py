@@ -17,8 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+
+
+def _in_memory() -> Path | None:
+    """The folder that is memory, where there is one with room: databases are made and dropped by the hundred."""
+    folder = Path("/dev/shm")
+    roomy = os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > 6 * 2**30
+    return folder if roomy else None
+
+
 # Before any module reads them: no test may meet the developer's own instance, database or settings.
-_ISOLATED = Path(tempfile.mkdtemp(prefix="medscore-tests-"))
+_ISOLATED = Path(tempfile.mkdtemp(prefix="medscore-tests-", dir=_in_memory()))
 # What is registered first runs last: by then every server in it is stopped.
 atexit.register(shutil.rmtree, _ISOLATED, ignore_errors=True)
 _TEST_DATA = os.environ.get("MEDSCORE_TEST_DATA")
@@ -39,7 +48,7 @@ from resources.warehouse import Warehouse  # noqa: E402
 if TYPE_CHECKING:
     from resources.registry import ModelRegistry
 
-pytest_plugins = ["tests.models"]
+pytest_plugins = ["tests.models", "tests.wait_times.stored"]
 
 UNSAFE_AND_QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 """Server settings for data that nobody needs after a crash."""
@@ -51,6 +60,17 @@ def postgres() -> Iterator[str]:
     directory = _ISOLATED / "postgres"
     yield ensure_running(directory, UNSAFE_AND_QUICK)
     release(directory)
+
+
+@pytest.fixture(scope="session")
+def homes() -> Path:
+    """A folder for installations with a database server of their own, in memory if possible.
+
+    It goes at the end of the session; so does, before that, whatever a test removes.
+    """
+    folder = _ISOLATED / "homes"
+    folder.mkdir(mode=0o755)
+    return folder
 
 
 def address_of(postgres: str, name: str, driver: str = "postgresql+psycopg") -> str:

@@ -202,9 +202,12 @@ class Watcher:
                 self._in_ledger.remove(key)
         if self._instance is not None:
             from medscore_assets.alerting.due_lists import lists_are_due, watch_lists
+            from medscore_assets.wait_times.troubles import ticks_are_due, watch_waits
 
             if lists_are_due(self._settings, self._instance):
                 watch_lists(self._ledger, self._warehouse)
+            if ticks_are_due(self._settings, self._instance):
+                watch_waits(self._ledger, self._warehouse)
         return not self._ledger.deliver().failed
 
     def _tell_without_ledger(self, wrong: list[Alert]) -> None:

@@ -23,6 +23,7 @@ from medscore_assets.cli.outreach import missing, outreach, show_list
 from medscore_assets.cli.population import population
 from medscore_assets.cli.records import db, demo, importing, load_demo
 from medscore_assets.cli.serve import serve
+from medscore_assets.cli.wait_visits import waits
 from medscore_assets.settings import Settings
 from resources.errors import MedscoreError
 
@@ -39,6 +40,7 @@ for name, group in {
     "outreach": outreach,
     "population": population,
     "models": models,
+    "waits": waits,
     "alerts": alerts,
     "audit": audit,
     "keys": keys,

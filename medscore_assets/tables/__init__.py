@@ -46,6 +46,21 @@ from medscore_assets.tables.serving import (
     replayed_tokens,
     shadow_scores,
 )
+from medscore_assets.tables.wait_times import (
+    ed_facilities,
+    ed_visits,
+    serving_assignments,
+    wait_time_breakers,
+    wait_time_displays,
+    wait_time_facility_ticks,
+    wait_time_model_parameters,
+    wait_time_model_versions,
+    wait_time_outcome_days,
+    wait_time_outcomes,
+    wait_time_performance,
+    wait_time_predictions,
+    wait_time_ticks,
+)
 
 __all__ = [
     "SAYS",
@@ -56,6 +71,8 @@ __all__ = [
     "cds_feedback",
     "demo_ground_truth",
     "discharge_events",
+    "ed_facilities",
+    "ed_visits",
     "encounter_quarantine",
     "feature_checks",
     "feature_columns",
@@ -83,5 +100,16 @@ __all__ = [
     "readmission_scores",
     "readmission_training_set",
     "replayed_tokens",
+    "serving_assignments",
     "shadow_scores",
+    "wait_time_breakers",
+    "wait_time_displays",
+    "wait_time_facility_ticks",
+    "wait_time_model_parameters",
+    "wait_time_model_versions",
+    "wait_time_outcome_days",
+    "wait_time_outcomes",
+    "wait_time_performance",
+    "wait_time_predictions",
+    "wait_time_ticks",
 ]
