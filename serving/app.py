@@ -28,6 +28,7 @@ from serving import (
     population,
     portal,
     readmission,
+    wait_times,
 )
 from serving.access import Access
 from serving.cds_hooks import Rules
@@ -45,7 +46,18 @@ from serving.openapi import document
 from serving.policy_file import PolicyFile
 from serving.service import Service
 
-ROUTES = (readmission, inference, cds_hooks, fhir_routes, outreach, population, mobility, portal, health)
+ROUTES = (
+    readmission,
+    inference,
+    cds_hooks,
+    fhir_routes,
+    outreach,
+    population,
+    mobility,
+    wait_times,
+    portal,
+    health,
+)
 """Each has a `router`."""
 
 DESCRIPTION = (
