@@ -5,7 +5,8 @@ belong here: the score (`single.py`), and storing it (`scores.py`).
 
 A call of the scorer costs nearly the same for one patient as for twenty, and a row has the same score alone
 as among others, bit for bit (`champion.warm_up` refuses a model for which that is not so). So requests that
-have come in while others were worked on are scored in one call. One alone waits for two turns of the loop.
+have come in while others were worked on are scored in one call. While requests come one by one, nobody waits
+for others.
 """
 
 from __future__ import annotations
@@ -37,15 +38,21 @@ class _Waiting:
 class Gathering:
     """Scores with the champion and the policy in force when the call is made. For one event loop."""
 
-    def __init__(self, champions: Champions, policy: Callable[[], Policy]) -> None:
+    def __init__(
+        self, champions: Champions, policy: Callable[[], Policy], together: Callable[[], bool] = lambda: True
+    ) -> None:
+        """`together` says whether several requests are on their way."""
         self._champions = champions
         self._policy = policy
+        self._together = together
         self._waiting: list[_Waiting] = []
 
     async def scores(self, rows: Rows, *, explain: bool) -> list[SingleScore]:
         """The scores of these rows, at least one, in their order. Raises `Unavailable` without a model."""
         if len(rows) > _MANY:
             return await run_in_threadpool(self._scored, rows, explain)
+        if not self._waiting and not self._together():
+            return self._scored(rows, explain)
         waiting = _Waiting(rows, explain)
         loop = asyncio.get_running_loop()
         waiting.done = loop.create_future()

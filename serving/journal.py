@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -51,6 +52,9 @@ _MOST_WAITING = 2_000
 _MOST_PER_COMMIT = 256
 _HEARTBEAT_S = 1.0
 _BACKOFF_S = (0.1, 0.2, 0.4, 0.8, 1.5)
+_TOGETHER_S = 0.05
+"""So long after two requests were on their way at once, others are waited for."""
+
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 _SCORE_COLUMNS = frozenset(readmission_scores.columns.keys())
 _SHADOW_COLUMNS = frozenset(shadow_scores.columns.keys())
@@ -92,6 +96,8 @@ class Journal:
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
         self._available = False
+        self._committing = False
+        self._together_at = -_TOGETHER_S
 
     @property
     def available(self) -> bool:
@@ -102,6 +108,11 @@ class Journal:
     def waiting(self) -> int:
         """How many requests wait for the next commit."""
         return len(self._queue)
+
+    @property
+    def together(self) -> bool:
+        """Whether requests have just come at once, and not one after the other."""
+        return time.monotonic() - self._together_at < _TOGETHER_S
 
     async def start(self) -> None:
         """Connect, if that is possible, and begin to commit. Tries again in the background if it is not."""
@@ -153,6 +164,8 @@ class Journal:
         if not self._available or self._stopping or len(self._queue) >= _MOST_WAITING:
             raise JournalUnavailable()
         done = entry.done = asyncio.get_running_loop().create_future()
+        if self._queue or self._committing:
+            self._together_at = time.monotonic()
         self._queue.append(entry)
         self._wake.set()
         try:
@@ -172,8 +185,13 @@ class Journal:
                     await self._open()
                     failures = 0
                 if await self._something_waits():
-                    await self._let_others_join()
-                    await self._commit(self._gathered())
+                    if self.together:
+                        await self._let_others_join()
+                    self._committing = True
+                    try:
+                        await self._commit(self._gathered())
+                    finally:
+                        self._committing = False
             except asyncio.CancelledError:
                 raise
             except Exception as error:

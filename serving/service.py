@@ -38,7 +38,7 @@ class Service:
     """Scores with the champion, requests of the same moment in one call."""
 
     def __post_init__(self) -> None:
-        self.gathering = Gathering(self.champions, self.policy)
+        self.gathering = Gathering(self.champions, self.policy, lambda: self.journal.together)
 
 
 def service_of(request: Request) -> Service:
