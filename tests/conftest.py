@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 
-
 def _in_memory() -> Path | None:
-    """The folder that is memory, where there is one with room: databases are made and dropped by the hundred."""
+    """The folder that is memory, if there is room: databases are made and dropped by the hundred."""
     folder = Path("/dev/shm")
     roomy = os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > 6 * 2**30
     return folder if roomy else None
@@ -64,10 +63,7 @@ def postgres() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def homes() -> Path:
-    """A folder for installations with a database server of their own, in memory if possible.
-
-    It goes at the end of the session; so does, before that, whatever a test removes.
-    """
+    """A folder for database servers of a test's own, and installations with one; in memory if possible."""
     folder = _ISOLATED / "homes"
     folder.mkdir(mode=0o755)
     return folder

@@ -283,6 +283,7 @@ def _tuner(plan: Plan, data: TrainingSet, home: Path, fresh: bool) -> tune.Tuner
         },
         tune_config=tune.TuneConfig(
             metric=ERROR,
+            reuse_actors=True,
             mode="min",
             num_samples=plan.trials,
             search_alg=BasicVariantGenerator(

@@ -159,9 +159,9 @@ def test_a_warehouse_without_a_ledger_is_told_too(
 
 
 @pytest.fixture
-def server() -> Iterator[tuple[Path, str]]:
+def server(homes: Path) -> Iterator[tuple[Path, str]]:
     """The folder of a server of its own, and the address of a warehouse on it."""
-    with tempfile.TemporaryDirectory(prefix="medscore-tests-") as folder:
+    with tempfile.TemporaryDirectory(dir=homes) as folder:
         directory = Path(folder) / "postgres"
         url = address_of(ensure_running(directory, QUICK), "medscore")
         create_database(url)

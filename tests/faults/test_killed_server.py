@@ -28,9 +28,9 @@ from tests.readmission.test_outreach import DAY
 
 
 @pytest.fixture
-def embedded() -> Iterator[Settings]:
+def embedded(homes: Path) -> Iterator[Settings]:
     """Settings with a durable embedded server of their own, and the warehouse's schema in it."""
-    with tempfile.TemporaryDirectory(prefix="medscore-tests-") as folder:
+    with tempfile.TemporaryDirectory(dir=homes) as folder:
         settings = Settings(home=Path(folder))
         url = settings.databases().warehouse
         create_database(url)

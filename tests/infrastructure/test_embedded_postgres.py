@@ -32,8 +32,8 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def directory() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="medscore-tests-") as folder:
+def directory(homes: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=homes) as folder:
         yield Path(folder) / "postgres"
         release(Path(folder) / "postgres")
 

@@ -111,10 +111,10 @@ def answers(url: str) -> bool:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., Up]]:
+def start(homes: Path) -> Iterator[Callable[..., Up]]:
     """Starts a command under a home of its own; whatever a failed test leaves is killed."""
     started: list[Up] = []
-    with tempfile.TemporaryDirectory(prefix="medscore-tests-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(dir=homes, ignore_cleanup_errors=True) as folder:
 
         def run(*command: object) -> Up:
             started.append(Up(Path(folder), *command))

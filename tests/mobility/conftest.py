@@ -1,4 +1,4 @@
-"""Small seeded lakes for the tests of mobility.
+"""Small seeded lakes for the tests of mobility, and a session of Spark.
 
 Belongs here: lakes that more than one test file reads. They are shared: a test that writes takes a copy
 (`lake`, which is empty, or `shutil.copytree`). Does not belong here: records made for one trap.
@@ -6,12 +6,15 @@ Belongs here: lakes that more than one test file reads. They are shared: a test 
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from medscore_assets.demo.steps import StepPlan, write
+from medscore_assets.mobility.engines import Engine, EngineOptions, connect
 from resources.lake import Lake
 
 
@@ -44,3 +47,23 @@ def daily_lake(step_plan: StepPlan, raw_lake: Lake) -> Lake:
     for day in step_plan.days:
         write_daily(raw_lake, day, as_of=as_of)
     return raw_lake
+
+
+@pytest.fixture(scope="package")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """One session for all tests, in this machine.
+
+    Compiling its plans would take Spark and Java many times what these few rows take without it.
+    """
+    sql = pytest.importorskip("pyspark.sql", reason="the extra spark is not installed")
+    options = EngineOptions("spark", threads=1, memory="1GB", scratch=tmp_path_factory.mktemp("spark"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+        patch.setenv("PYSPARK_PYTHON", sys.executable)
+        engine = connect(options)
+    with engine:
+        settings = sql.SparkSession.active().conf
+        settings.set("spark.sql.codegen.wholeStage", "false")
+        settings.set("spark.sql.codegen.factoryMode", "NO_CODEGEN")
+        settings.set("spark.sql.adaptive.enabled", "false")
+        yield engine

@@ -30,25 +30,6 @@ def duckdb() -> Iterator[Engine]:
         yield engine
 
 
-@pytest.fixture(scope="module")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """One session for all tests, in this machine.
-
-    Compiling its plans would take Spark and Java many times what these few rows take without it.
-    """
-    sql = pytest.importorskip("pyspark.sql")
-    options = EngineOptions("spark", threads=1, memory="1GB", scratch=tmp_path_factory.mktemp("spark"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
-        engine = connect(options)
-    with engine:
-        settings = sql.SparkSession.active().conf
-        settings.set("spark.sql.codegen.wholeStage", "false")
-        settings.set("spark.sql.codegen.factoryMode", "NO_CODEGEN")
-        settings.set("spark.sql.adaptive.enabled", "false")
-        yield engine
-
-
 def _histories() -> dict[str, History]:
     """The odd ones; and `steady` once more with another future, from FIRST on."""
     histories = odd_histories(BEGIN, (LAST - BEGIN).days + 1)

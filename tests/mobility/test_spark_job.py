@@ -1,7 +1,8 @@
 """Days of the lake by Spark, started through Dagster Pipes: the same rows as DuckDB's, and what fails.
 
-Two jobs of Spark run in this file, one of raw records and one of features. What an executor does with rows,
-and what the engine does with a job, is tested without Spark.
+One job of Spark is started in this file, of monthly sums, which are planned soonest. Days of steps and of
+features are made in the session of the other tests, from the task on. What an executor does with rows, and
+what the engine does with a job, is tested without Spark.
 """
 
 import shutil
@@ -19,16 +20,17 @@ from medscore_assets.demo.steps import StepPlan
 from medscore_assets.mobility import spark_job
 from medscore_assets.mobility.daily import DAILY_STEPS, DayFlag, write_daily
 from medscore_assets.mobility.day_engine import DayEngine, DuckDays, SparkDays, day_engine
-from medscore_assets.mobility.engines import EngineOptions, connect
+from medscore_assets.mobility.engines import Engine, EngineOptions, connect
 from medscore_assets.mobility.forecasts import PATIENT_FEATURES
 from medscore_assets.mobility.preparing import make_features, make_rollups
 from medscore_assets.mobility.raw import RAW_STEPS
-from medscore_assets.mobility.spark_work import write_days
+from medscore_assets.mobility.rollups import MONTHLY_ROLLUPS
+from medscore_assets.mobility.spark_work import lake_at, write_days
 from medscore_assets.readmission.population import launchers
 from medscore_assets.readmission.population.exchange import ERROR_FILE, Exchange, error_to_bytes
 from medscore_assets.settings import Settings
 from resources.errors import PermanentError
-from resources.lake import Lake
+from resources.lake import Dataset, Lake
 
 CLOCK_CHANGE = date(2026, 3, 8)
 FIRST, LAST = date(2026, 3, 10), date(2026, 3, 11)
@@ -45,11 +47,12 @@ master = "local[1]"
 """
 
 
-@pytest.fixture
-def by_duckdb(daily_lake: Lake, step_plan: StepPlan, tmp_path: Path) -> Lake:
-    """A lake of its own with steps, duplicates among them, monthly sums, and the features of two days."""
-    shutil.copytree(daily_lake.url, tmp_path / "by-duckdb")
-    lake = Lake(tmp_path / "by-duckdb")
+@pytest.fixture(scope="module")
+def by_duckdb(daily_lake: Lake, step_plan: StepPlan, tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """Steps, duplicates among them, monthly sums, and the features of two days. Read only."""
+    folder = tmp_path_factory.mktemp("by-duckdb")
+    shutil.copytree(daily_lake.url, folder, dirs_exist_ok=True)
+    lake = Lake(folder)
     again = lake.read_day(RAW_STEPS, CLOCK_CHANGE).slice(0, 500)
     lake.add_file(RAW_STEPS, CLOCK_CHANGE, again, arrival=AS_OF)
     write_daily(lake, CLOCK_CHANGE, as_of=AS_OF)
@@ -65,30 +68,62 @@ def scratch(tmp_path: Path) -> Iterator[Path]:
     return tmp_path / "scratch"
 
 
+class InThisProcess:
+    """Does a task in a session that is there, as the job would; and tells what it made."""
+
+    def __init__(self, spark: Engine, cache: Path) -> None:
+        self._spark, self._cache = spark, cache
+
+    def __call__(self, launching: Any, context: Any, exchange: Exchange, task: spark_job.Task) -> Any:
+        read = spark_job.Task.model_validate(task.model_dump(mode="json"))
+        made = spark_job.make(read, self._spark, lake_at(read.lake, self._cache))
+        self._told = [{"rows": {day.isoformat(): rows for day, rows in made.items()}}]
+        return self
+
+    def get_custom_messages(self) -> list[Any]:
+        return self._told
+
+
 @pytest.mark.slow
 def test_spark_makes_the_same_steps_and_features_and_leaves_nothing_else(
-    by_duckdb: Lake, tmp_path: Path, scratch: Path
+    by_duckdb: Lake, spark: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("pyspark", reason="the extra spark is not installed")
-    shutil.copytree(by_duckdb.url, tmp_path / "by-spark")
-    lake = Lake(tmp_path / "by-spark")
-    for dataset, day in ((DAILY_STEPS, CLOCK_CHANGE), (PATIENT_FEATURES, FIRST), (PATIENT_FEATURES, LAST)):
-        shutil.rmtree(Path(lake.url) / dataset.folder(day))
-    engine = SparkDays("spark", scratch, tmp_path / "spark.toml")
+    days = [(DAILY_STEPS, CLOCK_CHANGE), (PATIENT_FEATURES, FIRST), (PATIENT_FEATURES, LAST)]
+    lake = _without(by_duckdb, tmp_path / "by-spark", days)
+    job = InThisProcess(spark, tmp_path)
+    monkeypatch.setattr(launchers.SubmitLauncher, "run", lambda *given: job(*given))
+    engine, context = SparkDays("spark", tmp_path / "scratch"), dg.build_asset_context()
 
-    made = _in_a_run(lambda context: engine.steps(context, lake, CLOCK_CHANGE, as_of=AS_OF), scratch)
+    made = engine.steps(context, lake, CLOCK_CHANGE, as_of=AS_OF)
     expected = by_duckdb.read_day(DAILY_STEPS, CLOCK_CHANGE)
     assert made == expected.num_rows > 20
     assert lake.read_day(DAILY_STEPS, CLOCK_CHANGE).equals(expected)
     assert any(flags & DayFlag.DUPLICATE_RECORDS for flags in expected["flags"].to_pylist())
 
-    made = _in_a_run(lambda context: engine.features(context, lake, [LAST, FIRST]), scratch)
+    made = engine.features(context, lake, [LAST, FIRST])
     for day in (FIRST, LAST):
         here, there = lake.read_day(PATIENT_FEATURES, day), by_duckdb.read_day(PATIENT_FEATURES, day)
         assert here.equals(there)
         assert made[day] == there.num_rows > 20
         (path,) = lake.local(lake.files(PATIENT_FEATURES, day))
         assert pa.parquet.read_schema(path).metadata[b"contract_hash"].decode() == MOBILITY.hash
+    assert list((Path(lake.url) / "spark-runs").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_job_that_is_started_makes_the_same_monthly_sums_and_leaves_nothing_else(
+    by_duckdb: Lake, tmp_path: Path, scratch: Path
+) -> None:
+    pytest.importorskip("pyspark", reason="the extra spark is not installed")
+    month = FIRST.replace(day=1)
+    lake = _without(by_duckdb, tmp_path / "by-spark", [(MONTHLY_ROLLUPS, month)])
+    engine = SparkDays("spark", scratch, tmp_path / "spark.toml")
+
+    made = _in_a_run(lambda context: engine.rollups(context, lake, [FIRST]), scratch)
+    expected = by_duckdb.read_day(MONTHLY_ROLLUPS, month)
+    assert made == {month: expected.num_rows}
+    assert expected.num_rows > 20
+    assert lake.read_day(MONTHLY_ROLLUPS, month).equals(expected)
     assert list((Path(lake.url) / "spark-runs").iterdir()) == []
     assert list(scratch.glob("*.log")) == []
 
@@ -171,6 +206,14 @@ def test_the_engine_is_that_of_the_settings_and_errors_name_these(
     (tmp_path / "spark.toml").write_text('[emr]\nregion = "us-east-1"\nrequest = {}\n')
     with pytest.raises(PermanentError, match="MEDSCORE_LAKE"):
         day_engine(Settings(home=tmp_path)).features(context, lake, [FIRST])
+
+
+def _without(lake: Lake, folder: Path, days: list[tuple[Dataset, date]]) -> Lake:
+    """A copy of a lake without some of its days."""
+    shutil.copytree(lake.url, folder)
+    for dataset, day in days:
+        shutil.rmtree(folder / dataset.folder(day))
+    return Lake(folder)
 
 
 def _in_a_run(work: Any, scratch: Path) -> Any:

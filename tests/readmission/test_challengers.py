@@ -35,7 +35,7 @@ from tests.readmission.versions import register, variant, with_files
 pytestmark = pytest.mark.slow
 
 BY_HAND: dict[str, Any] = {"reason": "To begin with a weak champion", "by": "A. Person"}
-RESAMPLES = 200
+RESAMPLES = 100
 
 
 @dataclass(frozen=True)

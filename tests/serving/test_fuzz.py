@@ -47,23 +47,15 @@ DOCUMENT = schemathesis.openapi.from_dict(create_app(Settings()).openapi())
 
 @DOCUMENT.parametrize()
 @bounded
-def test_where_nobody_is_told_apart(case: Any, open_site: Site) -> None:  # noqa: F811
-    case.call_and_validate(base_url=open_site.url, checks=CHECKS)
-
-
-@DOCUMENT.parametrize()
-@bounded
-def test_with_a_role_that_sees_patients(
+def test_open_with_a_role_that_sees_patients_and_without_a_token(
     case: Any,
+    open_site: Site,  # noqa: F811
     closed_site: Site,  # noqa: F811
     care_manager: dict[str, str],
 ) -> None:
+    """Each request is sent three times: where nobody is told apart, and twice where callers are."""
+    case.call_and_validate(base_url=open_site.url, checks=CHECKS)
     case.call_and_validate(base_url=closed_site.url, checks=CHECKS, headers=care_manager)
-
-
-@DOCUMENT.parametrize()
-@bounded
-def test_without_a_token(case: Any, closed_site: Site) -> None:  # noqa: F811
     case.call_and_validate(base_url=closed_site.url, checks=WITHOUT_TOKEN)
 
 

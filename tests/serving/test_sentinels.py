@@ -12,9 +12,11 @@ import re
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import local
 from typing import Any
 
 import httpx
@@ -75,7 +77,7 @@ class Hospital:
     site: Site
     server: Server
     keys: dict[str, str]
-    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30))
+    clients: local = field(default_factory=local)
     answers: list[tuple[str, httpx.Response]] = field(default_factory=list)
 
     def ask(self, method: str, path: str, **sent: Any) -> httpx.Response:
@@ -89,16 +91,21 @@ class Hospital:
             "Cookie": f"medscore_session={MARK}-cookie; other={MARK}-cookie",
             **sent.pop("headers", {}),
         }
-        self.client.cookies.clear()
+        # One for each thread: what a site sets in an answer must not be sent with another's request.
+        if not hasattr(self.clients, "own"):
+            self.clients.own = httpx.Client(timeout=30)
+        self.clients.own.cookies.clear()
         address = f"http://127.0.0.1:{self.server.port}{path}"
-        answer = self.client.request(method, address, headers=headers, **sent)
+        answer = self.clients.own.request(method, address, headers=headers, **sent)
         self.answers.append((f"{method} {path}", answer))
         return answer
 
 
 @pytest.fixture(scope="module")
-def hospital(model: ReadmissionModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
-    site = Site.prepare(tmp_path_factory.mktemp("sentinels"))
+def hospital(model: ReadmissionModel, homes: Path) -> Iterator[Hospital]:
+    home = homes / "sentinels"
+    home.mkdir()
+    site = Site.prepare(home)
     site.set_champion(site.register(model))
     rules = site.settings.home / "access.toml"
     rules.write_text(
@@ -110,14 +117,17 @@ def hospital(model: ReadmissionModel, tmp_path_factory: pytest.TempPathFactory) 
     )
     now = datetime.now(UTC)
     keys = {role: make_key(site.warehouse, role, now) for role in ("care-manager", "analyst")}
-    server = site.start_api()
+    # The second is the same under a limit of one request.
+    server, limited = site.start_api(), site.start_api(MEDSCORE_API_RATE="1")
     try:
         server.wait_ready("/health/ready")
         found = Hospital(site, server, keys)
         _ask_everything(found)
-        _ask_too_often(found)
+        _ask_too_often(found, limited)
+        limited.stop()
         yield found
     finally:
+        limited.stop()
         server.stop()
         site.warehouse.close()
         release(site.settings.postgres_directory)
@@ -230,7 +240,9 @@ def _ask_everything(hospital: Hospital) -> None:
     routes += [(path, method) for path in PORTAL for method in ("get", "post")]
     allowed = {"care manager", "none"}
     everybody = tokens(hospital)
-    for path, method in routes:
+
+    def ask_all(route: tuple[str, str]) -> None:
+        path, method = route
         addresses = {
             re.sub(r"\{[^}]+\}", f"{MARK}-path", path),
             re.sub(r"\{(score_id|version)\}", str(uuid.uuid4()), path)
@@ -248,6 +260,9 @@ def _ask_everything(hospital: Hospital) -> None:
                 hospital.ask(method, f"{address}?{query}", headers=headers)
                 for kind, body in bodies() if method == "post" and who in allowed else ():
                     hospital.ask(method, address, headers={**headers, "Content-Type": kind}, content=body)
+
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(ask_all, routes))
     _ask_as_intended(hospital, everybody["care manager"])
 
 
@@ -271,20 +286,15 @@ def _ask_as_intended(hospital: Hospital, authorization: str) -> None:
         hospital.ask("GET", f"/v1/outreach/{day}", headers=care)
 
 
-def _ask_too_often(hospital: Hospital) -> None:
-    """The same process under a limit of one request."""
-    limited = hospital.site.start_api(MEDSCORE_API_RATE="1")
-    try:
-        limited.wait_ready("/health/ready")
-        second = Hospital(hospital.site, limited, hospital.keys)
-        body = features(encounter_id=f"{MARK}-limit")
-        for path in (PREDICT, "/cds-services/medscore-readmission", "/portal/patient", f"/v2/{MARK}"):
-            for _ in range(2):
-                second.ask("POST", f"{path}?{MARK}={MARK}", json=body)
-        assert {a.status_code for _, a in second.answers} >= {429}
-        hospital.answers += second.answers
-    finally:
-        limited.stop()
+def _ask_too_often(hospital: Hospital, limited: Server) -> None:
+    limited.wait_ready("/health/ready")
+    second = Hospital(hospital.site, limited, hospital.keys)
+    body = features(encounter_id=f"{MARK}-limit")
+    for path in (PREDICT, "/cds-services/medscore-readmission", "/portal/patient", f"/v2/{MARK}"):
+        for _ in range(2):
+            second.ask("POST", f"{path}?{MARK}={MARK}", json=body)
+    assert {a.status_code for _, a in second.answers} >= {429}
+    hospital.answers += second.answers
 
 
 def test_every_kind_of_answer_was_given(hospital: Hospital) -> None:

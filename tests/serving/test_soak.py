@@ -24,9 +24,11 @@ def shifted(model: ReadmissionModel, by: float) -> ReadmissionModel:
 @pytest.mark.slow
 @pytest.mark.faults
 def test_swaps_and_a_killed_database_lead_to_no_wrong_lost_or_unaudited_answer(
-    model: ReadmissionModel, tmp_path: Path
+    model: ReadmissionModel, homes: Path
 ) -> None:
-    site = Site.prepare(tmp_path)
+    home = homes / "soak"
+    home.mkdir()
+    site = Site.prepare(home)
     report = Report("soak")
     try:
         models = [model, shifted(model, 0.2), shifted(model, -0.2)]

@@ -53,6 +53,9 @@ master = "local[1]"
 # For so few rows compiling takes longer than it saves.
 "spark.driver.extraJavaOptions" = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 "spark.sql.codegen.wholeStage" = false
+"spark.sql.codegen.factoryMode" = "NO_CODEGEN"
+"spark.sql.adaptive.enabled" = false
+"spark.sql.shuffle.partitions" = 1
 """
 
 
