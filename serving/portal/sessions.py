@@ -43,6 +43,7 @@ NOBODY: dict[str, Any] = {
     "may_list": False,
     "may_score": False,
     "may_read_population": False,
+    "may_monitor_waits": False,
     "signed_in": False,
 }
 """What a page is told of a browser of which nothing is known."""
@@ -143,6 +144,7 @@ def about(request: Request) -> dict[str, Any]:
         "may_list": "care-manager" in found.roles,
         "may_score": not found.roles.isdisjoint(("care-manager", "coordinator")),
         "may_read_population": not found.roles.isdisjoint(("analyst", "steward")),
+        "may_monitor_waits": not found.roles.isdisjoint(("analyst", "steward")),
         "signed_in": COOKIE in request.cookies and not is_open,
     }
 

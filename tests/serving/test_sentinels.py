@@ -46,6 +46,9 @@ MARK = "XENTINEL"
 STAY, PATIENT = f"{MARK}-stay-1", f"{MARK}-patient-1"
 NAMES = (STAY, PATIENT)
 PORTAL = (
+    "/board/{facility}",
+    "/board/{facility}/times",
+    "/monitor/waits",
     "/portal",
     "/portal/login",
     "/portal/logout",
@@ -59,6 +62,7 @@ PORTAL = (
     "/portal/population/{quarter}",
     "/portal/scores/{score_id}",
     "/portal/static/{name}",
+    "/portal/waits",
     f"/portal/{MARK}-path",
 )
 MAY_HOLD_NAMES = ("audit_events", "readmission_scores")

@@ -1,0 +1,85 @@
+"""A facility's board for the waiting room's screen and for a phone: the page, and its times alone.
+
+Belongs here: the routes of the board. Does not belong here: words (`board_view.py`), reading
+(`serving/wait_times_reading.py`).
+
+The times are those that `GET /wait_time` gives, read by the same function; a promotion is on the board with
+its next refresh. They count nobody who could be recognised, so that nothing is recorded of who looks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from serving.errors import NotFound
+from serving.lists import reading
+from serving.population import unchanged
+from serving.portal import board_view, sessions, web
+from serving.portal.web import Page
+from serving.service import service_of
+from serving.wait_times import default_of
+from serving.wait_times_reading import Posted, posted
+from serving.wait_times_words import LANGUAGES, Language
+
+router = APIRouter(route_class=Page)
+
+KEPT_S = 15
+"""So long a cache between may keep the times: half of a refresh."""
+
+
+@router.get("/board/{facility}", response_model=None)
+async def board(request: Request, facility: str) -> Response:
+    """The board, in both languages in turn or in that of `?lang=`."""
+    there, languages = await _posted(request, facility), _languages(request)
+    address = f"/board/{quote(facility, safe='')}"
+    return web.page(
+        request,
+        "board.html",
+        board=board_view.board_of(there, facility, languages),
+        blank=board_view.blank_board(there, facility, languages),
+        all_languages=[(language, board_view.words_of(language)) for language in LANGUAGES],
+        languages=languages,
+        address=address,
+        query=f"?lang={languages[0]}" if len(languages) == 1 else "",
+        link=_public_address(request) + address,
+    )
+
+
+@router.get("/board/{facility}/times", response_model=None)
+async def times(request: Request, facility: str) -> Response:
+    """What changes on the board, for its script; 304 if the script has it already."""
+    there, languages = await _posted(request, facility), _languages(request)
+    text = web.render("_board.html", board=board_view.board_of(there, facility, languages))
+    tag = f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
+    shared = "public" if service_of(request).settings.wait_times_public else "private"
+    kept = {"ETag": tag, "Cache-Control": f"{shared}, max-age={KEPT_S}"}
+    if unchanged(request, tag):
+        return Response(status_code=304, headers=kept)
+    return Response(text, headers=kept, media_type="text/html; charset=utf-8")
+
+
+async def _posted(request: Request, facility: str) -> Posted:
+    """What is posted at the facility. Raises `NotFound` for an unknown one, and what access raises."""
+    service = service_of(request)
+    if not service.settings.wait_times_public:
+        await sessions.known(request)
+    default, now = default_of(service), datetime.now(UTC)
+    there = await reading(posted, service.warehouse, now, default=default, facility_ids=[facility])
+    if facility not in there.facilities:
+        raise NotFound("There is no board of such an emergency department.")
+    return there
+
+
+def _languages(request: Request) -> tuple[Language, ...]:
+    asked = request.query_params.get("lang")
+    return tuple(language for language in LANGUAGES if language == asked) or LANGUAGES
+
+
+def _public_address(request: Request) -> str:
+    public = service_of(request).access.rules.public_url
+    return str(public or request.base_url).rstrip("/")
