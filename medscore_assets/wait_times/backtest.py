@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from medscore_assets.wait_times.attribution import attribute, localised
 from medscore_assets.wait_times.clock import moment
-from medscore_assets.wait_times.columns import moments
+from medscore_assets.wait_times.columns import decoded, moments
 from medscore_assets.wait_times.model import Fitted, History, Model
 from medscore_assets.wait_times.prediction import Status
 from medscore_assets.wait_times.running import ModelRun, fit_models, run_models
@@ -35,14 +35,14 @@ FIT_AT = time(4)
 """On the local clock, when few arrive."""
 LEARNING_DAYS = 42
 """Days of visits that a fit gets."""
-OUTCOME_DAYS = 8
-"""Days of earlier predictions whose outcomes a fit gets: calibration looks back over seven."""
+OUTCOME_DAYS = 15
+"""Days of earlier predictions whose outcomes a fit gets: calibration looks back over fourteen."""
 WARM_UP = timedelta(days=7)
 """Before the period: models run and are not judged, so that there are outcomes to correct by."""
 
 Pair = tuple[str, str]
 
-_OUTCOMES = (
+OUTCOME_COLUMNS = (
     *("model", "version", "facility", "band", "as_of", "arrival"),
     *("p50_seconds", "p80_seconds", "actual_seconds", "censored_at_seconds", "resolved_at"),
 )
@@ -100,6 +100,7 @@ class _Replay:
             zones=self.zones,
             days=self.days,
             outcomes=self._outcomes(at),
+            earlier=self.fitted,
         )
         for run in fit_models(self.models, history):
             self._note(at, (run.name, run.version), "fit", run.seconds, run.error)
@@ -117,12 +118,16 @@ class _Replay:
             self._note(ticks[0], (run.name, run.version), "predict", run.latency_ms / 1000, run.error)
         self.said.append((until, prediction_rows(runs, snapshot)))
 
-    def _outcomes(self, at: datetime) -> pa.Table:
+    def _outcomes(self, at: datetime) -> pa.Table | None:
+        wanted = {name for model in self.models for name, _ in model.outcomes_of()}
+        if not wanted:
+            return None
         since = at - timedelta(days=OUTCOME_DAYS)
-        recent = pa.concat_tables([_NOTHING_SAID, *(rows for end, rows in self.said if end > since)])
+        recent = pa.concat_tables([_SAID.empty_table(), *(rows for end, rows in self.said if end > since)])
+        recent = recent.filter(pc.is_in(decoded(recent["model"]), pa.array(sorted(wanted))))
         found = attribute(self.visits, recent.unify_dictionaries(), at, since)
         renamed = ["facility" if name == "facility_id" else name for name in found.column_names]
-        return found.rename_columns(renamed).select(list(_OUTCOMES))
+        return found.rename_columns(renamed).select(list(OUTCOME_COLUMNS))
 
     def _note(self, at: datetime, pair: Pair, doing: str, seconds: float, error: str | None) -> None:
         self.seconds[pair] = self.seconds.get(pair, 0.0) + seconds
@@ -170,7 +175,7 @@ def backtest(
         ticks = _ticks(start, begin, end, every)
         if ticks:
             replay.predict(ticks, end)
-    predictions = pa.concat_tables([_NOTHING_SAID, *(rows for end, rows in replay.said if end > first)])
+    predictions = pa.concat_tables([_SAID.empty_table(), *(rows for end, rows in replay.said if end > first)])
     predictions = predictions.unify_dictionaries().combine_chunks()
     predictions = predictions.filter(pc.greater_equal(predictions["as_of"], _moment(first)))
     attributed = attribute(visits, predictions, until or last + LONGEST_WAIT, first)
@@ -187,7 +192,7 @@ def backtest(
 def prediction_rows(runs: Sequence[ModelRun], snapshot: Snapshot) -> pa.Table:
     """One row per scene, band and model, with the columns that `attribution.attribute` reads."""
     facilities = pa.array(snapshot.facilities).dictionary_encode()
-    parts = [_NOTHING_SAID]
+    parts = [_SAID.empty_table()]
     for run in runs:
         said = run.predictions
         scenes, bands = said.p50.shape
@@ -232,7 +237,7 @@ def on_record(visits: Visits, at: datetime, since: datetime) -> Visits:
 
 
 _TEXTS = pa.dictionary(pa.int32(), pa.string())
-_NOTHING_SAID = pa.schema(
+_SAID = pa.schema(
     [
         *((name, _TEXTS) for name in ("facility_id", "band", "model", "version")),
         ("as_of", pa.timestamp("us", tz="UTC")),
@@ -240,7 +245,7 @@ _NOTHING_SAID = pa.schema(
         ("p80_seconds", pa.float64()),
         ("status", _TEXTS),
     ]
-).empty_table()
+)
 
 
 def _batches(start: datetime, last: datetime, zone: ZoneInfo) -> Iterator[tuple[datetime, datetime]]:

@@ -6,7 +6,7 @@ and its containment (`running.py`). A backtest gives models the same history (`b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,19 +15,14 @@ import pyarrow as pa
 
 from medscore_assets.wait_times import store
 from medscore_assets.wait_times.attribution import attribute
-from medscore_assets.wait_times.backtest import LEARNING_DAYS, OUTCOME_DAYS, on_record
-from medscore_assets.wait_times.model import History
+from medscore_assets.wait_times.backtest import LEARNING_DAYS, OUTCOME_COLUMNS, OUTCOME_DAYS, on_record
+from medscore_assets.wait_times.model import History, Identity
 from medscore_assets.wait_times.registry import Registry, locked
 from medscore_assets.wait_times.running import FIT_BUDGET, fit_models
 from medscore_assets.wait_times.snapshot import HISTORY
 from medscore_assets.wait_times.visits import Visits
 from resources.errors import PermanentError
 from resources.warehouse import Warehouse
-
-_OUTCOMES = (
-    *("model", "version", "facility", "band", "as_of", "arrival"),
-    *("p50_seconds", "p80_seconds", "actual_seconds", "censored_at_seconds", "resolved_at"),
-)
 
 
 @dataclass(frozen=True)
@@ -65,9 +60,10 @@ def fit(
     A model that fails keeps what it learned before, and stops no other. Raises `PermanentError` without
     facilities, or if every model failed; else what `Warehouse.transaction` raises.
     """
-    history = history_of(warehouse, fitted_at)
     models, refused = locked(registry.models, store.known_fingerprints(warehouse))
-    runs = fit_models([model for model in models if not model.remote], history, budget=budget)
+    learning = [model for model in models if not model.remote]
+    wanted = {pair for model in learning for pair in model.outcomes_of()}
+    runs = fit_models(learning, history_of(warehouse, fitted_at, wanted), budget=budget)
     learned = {(run.name, run.version): run.parameters for run in runs if run.parameters is not None}
     problems = {failure.name: failure.reason for failure in (*registry.failures, *refused)}
     problems |= {f"{run.name} {run.version}": run.error for run in runs if run.error is not None}
@@ -82,8 +78,10 @@ def fit(
     return Fit(fitted_at, rows, told, problems)
 
 
-def history_of(warehouse: Warehouse, at: datetime, days: int = LEARNING_DAYS) -> History:
-    """What was on record at `at` (with a zone) of the `days` before, with the outcomes of predictions.
+def history_of(
+    warehouse: Warehouse, at: datetime, outcomes_of: Collection[Identity], days: int = LEARNING_DAYS
+) -> History:
+    """What was on record at `at` (with a zone) of the `days` before, with the outcomes of some models.
 
     Raises `PermanentError` without facilities.
     """
@@ -100,13 +98,15 @@ def history_of(warehouse: Warehouse, at: datetime, days: int = LEARNING_DAYS) ->
         facilities=tuple(zones),
         zones=zones,
         days=days,
-        outcomes=_outcomes(warehouse, visits, at),
+        outcomes=_outcomes(warehouse, visits, at, outcomes_of) if outcomes_of else None,
+        # Of before, so that a fit of the same moment again gives the same.
+        earlier=store.fitted_parameters(warehouse, at - timedelta(microseconds=1)),
     )
 
 
-def _outcomes(warehouse: Warehouse, visits: Visits, at: datetime) -> pa.Table:
+def _outcomes(warehouse: Warehouse, visits: Visits, at: datetime, of: Collection[Identity]) -> pa.Table:
     since = at - timedelta(days=OUTCOME_DAYS)
-    said = store.predictions_between(warehouse, since, at)
+    said = store.predictions_between(warehouse, since, at, pairs=sorted(of))
     found = attribute(visits, said, at, since)
     renamed = ["facility" if name == "facility_id" else name for name in found.column_names]
-    return found.rename_columns(renamed).select(list(_OUTCOMES))
+    return found.rename_columns(renamed).select(list(OUTCOME_COLUMNS))

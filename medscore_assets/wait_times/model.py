@@ -10,12 +10,11 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import pandas as pd
 import pyarrow as pa
 from pydantic import ValidationError
 
@@ -27,8 +26,14 @@ from medscore_assets.wait_times.snapshot import Snapshot, build_snapshot
 from medscore_assets.wait_times.visits import Visits
 from resources.errors import PermanentError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 Fitted = Mapping[str, Mapping[str, Any]]
 """What a model has learned: by facility, "" for all facilities together, parameters that fit into JSON."""
+
+Identity = tuple[str, str]
+"""Name and version."""
 
 EVERYWHERE = ""
 """The key of parameters that hold for all facilities."""
@@ -48,11 +53,14 @@ class History:
     zones: Mapping[str, str]
     days: int
     outcomes: pa.Table | None = None
-    """What became of earlier predictions, for models that correct others. Only outcomes known at `as_of`.
+    """What became of earlier predictions, for models that correct others. Only outcomes known at `as_of`,
+    and only of the models that some model names (`Model.outcomes_of`); None where nobody names any.
 
     Columns: model, version, facility, band, as_of, arrival, p50_seconds, p80_seconds (null: none),
     actual_seconds (null: not seen), censored_at_seconds (null unless left or still waiting), resolved_at.
     """
+    earlier: Mapping[Identity, Fitted] = field(default_factory=dict)
+    """What models had learned before, at their last fit, by name and version."""
 
     @cached_property
     def snapshot(self) -> Snapshot:
@@ -124,6 +132,10 @@ class Model(ABC):
         """Daily: parameters that fit into JSON, by facility ("" for all together); None: nothing to learn."""
         return None
 
+    def outcomes_of(self) -> tuple[Identity, ...]:
+        """The models whose predictions it learns from, by how they turned out; none unless it says so."""
+        return ()
+
     def parameters(self) -> dict[str, Any]:
         """What the version stands for besides the code: public attributes with plain values."""
         own = {name: value for kind in reversed(self._kinds()) for name, value in vars(kind).items()}
@@ -141,7 +153,7 @@ class Model(ABC):
             self._kinds(), {"parameters": self.parameters(), "bands": list(self.bands)}, Model.__annotations__
         )
 
-    def identity(self) -> tuple[str, str]:
+    def identity(self) -> Identity:
         """Name and version. Raises PermanentError where either is missing or not of its form."""
         name, version = getattr(self, "name", None), getattr(self, "version", None)
         if not (isinstance(name, str) and isinstance(version, str) and is_identity(name, version)):

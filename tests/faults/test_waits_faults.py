@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
@@ -25,10 +25,11 @@ from medscore_assets.wait_times.assets import at_moment
 from medscore_assets.wait_times.jobs import TICK_JOB
 from medscore_assets.wait_times.prediction import Predictions
 from medscore_assets.wait_times.registry import Registry, load_models
+from medscore_assets.wait_times.showing import shown
 from resources.embedded_postgres import ensure_running, release
 from resources.warehouse import Warehouse
 from tests.conftest import UNSAFE_AND_QUICK
-from tests.wait_times.stored import BUILT_IN, DEFAULT, NOW, Steady, fill, tick
+from tests.wait_times.stored import BUILT_IN, DEFAULT, NOW, ODD, Hanging, Steady, fill, tick
 
 pytestmark = pytest.mark.faults
 
@@ -39,6 +40,25 @@ def kept(warehouse: Warehouse) -> list[dict[str, Any]]:
     c = tables.wait_time_predictions.c
     names = (c.facility_id, c.band, c.model, c.version, c.as_of, c.wait_seconds, c.p80_seconds, c.status)
     return warehouse.read(sa.select(*names).order_by(*names[:5])).to_pylist()
+
+
+def test_boards_show_the_same_beside_models_of_every_odd_kind(
+    waits: Warehouse, enable: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+    monkeypatch.setattr(Hanging, "released", released)
+    try:
+        made = tick(waits, NOW, load_models(enable(*ODD, "moving_average_60")))
+    finally:
+        released.set()
+    beside = shown(waits, NOW, default=DEFAULT)
+    assert {"raising 1.0.0", "huge 1.0.0", "changing 1.0.0"} <= set(made.problems)
+    assert sum(answer.current for answer in beside.values()) >= 9
+    with waits.transaction() as connection:
+        connection.execute(sa.delete(tables.wait_time_predictions))
+        connection.execute(sa.delete(tables.wait_time_displays))
+    tick(waits, NOW, load_models(enable("moving_average_60")))
+    assert shown(waits, NOW, default=DEFAULT) == beside
 
 
 class MeetingWarehouse(Warehouse):

@@ -51,6 +51,9 @@ class Learned(BatchModel):
         self.fits: list[datetime] = []
         self.resolved = 0
 
+    def outcomes_of(self) -> tuple[tuple[str, str], ...]:
+        return (("recent", "1.0.0"),)
+
     def fit(self, history: History) -> dict[str, dict[str, Any]]:
         self.fits.append(history.as_of)
         visits, outcomes = history.visits, history.outcomes

@@ -9,16 +9,17 @@ are the patients of the last days whose outcome was on record at the fit. Who le
 waits has waited for at least as long as so far: if that is above the correction it counts, and left out it
 would make the correction too small.
 
-A window of days lags where a department changes. So the level that is aimed at is moved by what the model's
-own posts of these days fell short of the level or exceeded it (adaptive conformal inference, Gibbs and Candès
-2021, with the window's mean as the feedback), times `feedback`.
+A window of days lags where a department changes, and what it gets wrong is never made up for. So the level
+that is aimed at moves each day by what the model's own posts exceeded or fell short of the level, over the
+last four weeks (adaptive conformal inference, Gibbs and Candès 2021, with daily feedback that does not fade).
+Outcomes do not reach back that far: the counts of each day are kept with the correction, from fit to fit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any, Self
 
 import numpy as np
@@ -26,8 +27,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from medscore_assets.wait_times.columns import decoded, numbers
-from medscore_assets.wait_times.model import EVERYWHERE, BatchModel, Fitted, History, Model
+from medscore_assets.wait_times.clock import DAY_US, moment
+from medscore_assets.wait_times.columns import decoded, numbers, times
+from medscore_assets.wait_times.model import EVERYWHERE, BatchModel, Fitted, History, Identity, Model
 from medscore_assets.wait_times.models.once import once
 from medscore_assets.wait_times.prediction import LONGEST_SECONDS, Predictions, Status
 from medscore_assets.wait_times.snapshot import Snapshot
@@ -38,8 +40,12 @@ Mask = npt.NDArray[np.bool_]
 LEVEL = 0.8
 FEWEST = 50
 """Outcomes for a correction; with fewer the wider group of patients serves."""
-FEEDBACK = 1.0
-"""How much of what the own posts fell short of the level is added to the level that is aimed at."""
+DAYS = 14
+"""Of outcomes. Patients of a day resemble each other: the fewer days, the more a correction falls short."""
+FEEDBACK = 0.3
+"""How far the level that is aimed at moves for a day, relative to what its posts fell short of the level."""
+FEEDBACK_DAYS = 28
+"""So long a day counts."""
 LEVELS_AIMED = (0.5, 0.95)
 """The lowest and the highest level that feedback may lead to."""
 _ROUNDING = 1e-9
@@ -53,7 +59,7 @@ class Calibrated(BatchModel):
 
     version = "1.0.0"
 
-    def __init__(self, base: Model, level: float = LEVEL, days: int = 7, feedback: float = FEEDBACK):
+    def __init__(self, base: Model, level: float = LEVEL, days: int = DAYS, feedback: float = FEEDBACK):
         """Corrects with the outcomes of `days` days; the base has to run as well, for there to be any."""
         self.name = f"{base.name}_calibrated"
         self.bands = base.bands
@@ -65,7 +71,11 @@ class Calibrated(BatchModel):
         self._base = base
 
     def fit(self, history: History) -> dict[str, dict[str, Any]]:
-        """`offsets` per facility ("" for all together) and band in seconds, and what the base has learned."""
+        """Per facility ("" for all together) `base`, what the base has learned, and by band the rest.
+
+        `offsets` are the corrections in seconds, `patients` those behind each, `posts` per day what
+        `_posts` gives.
+        """
         base = self._base
         learned_by_base = once(
             history, ("fit", *base.identity(), base.fingerprint()), lambda: base.fit(history)
@@ -73,33 +83,41 @@ class Calibrated(BatchModel):
         found: dict[str, dict[str, Any]] = {
             facility: {"base": own} for facility, own in (learned_by_base or {}).items()
         }
-        for facility, band, offset, patients in self._offsets(history):
+        for facility, band, learned in self._corrections(history):
             own = found.setdefault(facility, {})
-            own.setdefault("offsets", {})[band] = offset
-            own.setdefault("patients", {})[band] = patients
+            for name, value in learned.items():
+                own.setdefault(name, {})[band] = value
         return found
 
-    def _offsets(self, history: History) -> Iterator[tuple[str, str, float, int]]:
+    def outcomes_of(self) -> tuple[Identity, ...]:
+        """The base's, to correct it, and its own, to see whether the corrections hold."""
+        return self._base.identity(), self.identity()
+
+    def _corrections(self, history: History) -> Iterator[tuple[str, str, dict[str, Any]]]:
         if history.outcomes is None:
             return
         of_base = _Residuals.of(history.outcomes, self._base.identity(), history, self.days)
         of_own = _Residuals.of(history.outcomes, self.identity(), history, self.days)
+        earlier = history.earlier.get(self.identity(), {})
         for facility in (EVERYWHERE, *history.facilities):
             for band in (ALL_BANDS_KEY, *self.bands):
-                residual, ended = of_base.group(facility, band)
-                level = self._aimed(*of_own.group(facility, band))
-                offset = conformal_offset(residual, ended, level)
+                before = earlier.get(facility, {}).get("posts", {}).get(band, [])
+                posts = _posts(of_own.group(facility, band), before, history.as_of, self.days)
+                found: dict[str, Any] = {"posts": posts} if posts else {}
+                group = of_base.group(facility, band)
+                offset = conformal_offset(group.residual, group.ended, self._aimed(posts))
                 if offset is not None:
-                    yield facility, band, offset, len(residual)
+                    found |= {"offsets": offset, "patients": len(group.residual)}
+                if found:
+                    yield facility, band, found
 
-    def _aimed(self, residual: Numbers, ended: Mask) -> float:
-        """The level to aim at after the model's own posts of the last days."""
-        # Who still waits is a miss from when the wait exceeds what was posted, and unknown before.
-        told = ended | (residual > 0)
-        if told.sum() < FEWEST:
+    def _aimed(self, posts: Sequence[Sequence[int]]) -> float:
+        """The level to aim at after the own posts of these days."""
+        told, missed = (sum(day[place] for day in posts) for place in (1, 2))
+        if told < FEWEST:
             return self.level
-        missed = float((residual[told] > 0).mean())
-        return float(np.clip(self.level + self.feedback * (missed - (1 - self.level)), *LEVELS_AIMED))
+        short = len(posts) * (missed / told - (1 - self.level))
+        return float(np.clip(self.level + self.feedback * short, *LEVELS_AIMED))
 
     def predict_all(self, snapshot: Snapshot, fitted: Fitted) -> Predictions:
         """The base's predictions; a fall-back, with the base's p80, where there is no correction yet."""
@@ -152,15 +170,24 @@ class _Residuals:
     band: npt.NDArray[np.int64]
     residual: Numbers
     ended: Mask
+    day: npt.NDArray[np.int64]
+    """Of arrival in UTC, in days since 1970."""
 
-    def group(self, facility: str, band: str) -> tuple[Numbers, Mask]:
-        """Differences of a facility's band, and whose wait has ended; all of either by their keys for all."""
+    def group(self, facility: str, band: str) -> Self:
+        """Those of a facility's band; all of either by their keys for all."""
         chosen = np.ones(len(self.residual), dtype=bool)
         if facility != EVERYWHERE:
             chosen &= self.facility == self.names.get(facility, -1)
         if band != ALL_BANDS_KEY:
             chosen &= self.band == self.names.get(band, -1)
-        return self.residual[chosen], self.ended[chosen]
+        return replace(
+            self,
+            facility=self.facility[chosen],
+            band=self.band[chosen],
+            residual=self.residual[chosen],
+            ended=self.ended[chosen],
+            day=self.day[chosen],
+        )
 
     @classmethod
     def of(cls, outcomes: pa.Table, model: tuple[str, str], history: History, days: int) -> Self:
@@ -182,7 +209,25 @@ class _Residuals:
         )
         known = ~np.isnan(residual)
         numbered = {text: number for number, text in enumerate(texts)}
-        return cls(numbered, facility[known], band[known], residual[known], ~waiting[known])
+        day = times(rows["arrival"]) // DAY_US
+        return cls(numbered, facility[known], band[known], residual[known], ~waiting[known], day[known])
+
+
+def _posts(own: _Residuals, before: Sequence[Sequence[int]], as_of: datetime, days: int) -> list[list[int]]:
+    """Per day of arrival the day, how many patients were told a wait, and to how many it was too short.
+
+    `before` is the same of the fit before: it holds for days that outcomes of the last `days` do not cover
+    wholly. Who still waits is a miss from when the wait exceeds what was posted, and unknown until then.
+    """
+    missed = own.residual > 0
+    told = own.ended | missed
+    number, place = np.unique(own.day[told], return_inverse=True)
+    counts = (np.bincount(place), np.bincount(place, weights=missed[told]).astype(np.int64))
+    found = {int(day): [int(day), int(n), int(m)] for day, n, m in zip(number, *counts, strict=True)}
+    now = int(moment(as_of).view(np.int64))
+    covered = -(-(now - days * DAY_US) // DAY_US)
+    found |= {day[0]: list(day) for day in before if day[0] < covered}
+    return [found[day] for day in sorted(found) if day > now // DAY_US - FEEDBACK_DAYS]
 
 
 def _offset(fitted: Fitted, facility: str, band: str) -> float:
