@@ -34,6 +34,8 @@ class Family:
     """Loads a version's directory, or raises `IntegrityError` if it is damaged or of another contract."""
     champion_asset: str
     """The asset whose materializations are the decisions about the family's versions."""
+    judge_again: str
+    """What makes the verdict on a challenger anew."""
     scoring_job: str
     """The job that scores one partition with the champion."""
     newest_result: sa.Select[Any]
@@ -66,6 +68,7 @@ def _mobility(name: str) -> Family:
         name=name,
         load=lambda directory: MobilityModel.load(directory, MOBILITY),
         champion_asset="mobility_routes",
+        judge_again="Judge it again: materialize mobility_routes.",
         scoring_job="mobility_daily",
         newest_result=_STANDS,
     )
@@ -81,6 +84,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             name=MODEL,
             load=lambda directory: ReadmissionModel.load(directory, READMISSION),
             champion_asset="readmission_champion",
+            judge_again="Judge it again: materialize readmission_evaluation, then readmission_champion.",
             scoring_job="readmission_outreach",
             newest_result=sa.select(
                 sa.cast(_LISTS.score_date, sa.Text).label("partition_key"),

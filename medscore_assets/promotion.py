@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 MIN_REASON = 10
 """Characters of the shortest reason for a decision by hand."""
 
-JUDGE_AGAIN = "Judge it again: materialize readmission_evaluation, then readmission_champion."
-
 
 class _Present(NamedTuple):
     """How things stand once the lock is held."""
@@ -207,7 +205,9 @@ def _applicable(stored: StoredModel, champion: int | None, gate_hash: str) -> St
     else:
         return verdict
     raise PermanentError(
-        what, where=f"registered model {stored.name} version {stored.version}", mend=JUDGE_AGAIN
+        what,
+        where=f"registered model {stored.name} version {stored.version}",
+        mend=family(stored.name).judge_again,
     )
 
 

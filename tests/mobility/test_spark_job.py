@@ -26,9 +26,9 @@ from medscore_assets.mobility.preparing import make_features, make_rollups
 from medscore_assets.mobility.raw import RAW_STEPS
 from medscore_assets.mobility.rollups import MONTHLY_ROLLUPS
 from medscore_assets.mobility.spark_work import lake_at, write_days
-from medscore_assets.readmission.population import launchers
-from medscore_assets.readmission.population.exchange import ERROR_FILE, Exchange, error_to_bytes
 from medscore_assets.settings import Settings
+from medscore_assets.spark import launchers
+from medscore_assets.spark.exchange import ERROR_FILE, Exchange, error_to_bytes
 from resources.errors import PermanentError
 from resources.lake import Dataset, Lake
 
@@ -76,7 +76,7 @@ class InThisProcess:
 
     def __call__(self, launching: Any, context: Any, exchange: Exchange, task: spark_job.Task) -> Any:
         read = spark_job.Task.model_validate(task.model_dump(mode="json"))
-        made = spark_job.make(read, self._spark, lake_at(read.lake, self._cache))
+        made = spark_job.make(read, self._spark, lake_at(read.address, self._cache))
         self._told = [{"rows": {day.isoformat(): rows for day, rows in made.items()}}]
         return self
 
@@ -148,7 +148,7 @@ def test_an_executor_writes_whole_days_and_tells_of_one_that_breaks_the_contract
 
 def test_a_job_of_another_version_or_contract_makes_nothing(tmp_path: Path) -> None:
     task = spark_job.Task(
-        lake=str(tmp_path),
+        address=str(tmp_path),
         run="spark-runs/one",
         what="features",
         first_day=FIRST,

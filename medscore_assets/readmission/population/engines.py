@@ -1,8 +1,8 @@
 """Which engine scores a quarter's members: this process, Spark in reach of this machine, or Amazon EMR.
 
 Belongs here: choosing by the settings, what a Spark job is given, and the way of its sums into the one
-publication. Does not belong here: how a job is started (`launchers.py`), what it does (`spark_job.py`), and
-publishing (`publish.py`).
+publication. Does not belong here: how a job is started (`spark/launchers.py`), what it does (`spark_job.py`),
+and publishing (`publish.py`).
 """
 
 from __future__ import annotations
@@ -19,14 +19,19 @@ from medscore_assets.readmission.policy import Policy
 from medscore_assets.readmission.population.quarters import Quarter
 from medscore_assets.readmission.scoring import ReadmissionModel
 from medscore_assets.settings import Settings
-from resources.errors import IntegrityError, MedscoreError, PermanentError
+from medscore_assets.spark.exchange import SCRIPT_FILE, Exchange, versions
+from medscore_assets.spark.launchers import Launcher, SettingNames, awaited, launcher, load_options
+from resources.errors import IntegrityError
 from resources.warehouse import Warehouse
 
 if TYPE_CHECKING:
-    from medscore_assets.readmission.population.exchange import Exchange, Task
-    from medscore_assets.readmission.population.launchers import Launcher
+    from medscore_assets.readmission.population.exchange import Task
     from medscore_assets.readmission.population.partial import Partial
     from medscore_assets.readmission.population.publish import Summary
+
+SETTINGS = SettingNames(
+    "MEDSCORE_POPULATION_ENGINE", "MEDSCORE_POPULATION_SPARK_FILE", "MEDSCORE_POPULATION_EXCHANGE", "local"
+)
 
 EngineName = Literal["local", "spark", "emr"]
 
@@ -88,12 +93,10 @@ class SparkEngine(PopulationEngine):
         Raises `TransientError` if the members were loaded again meanwhile, `PermanentError` naming Spark's
         log if the job fails.
         """
-        from medscore_assets.readmission.population.exchange import Exchange
         from medscore_assets.readmission.population.export import export_members
-        from medscore_assets.readmission.population.launchers import launcher, load_options
         from medscore_assets.readmission.population.publish import publish_partial
 
-        launching = launcher(self.name, load_options(self.options_file), self.scratch)
+        launching = launcher(self.name, load_options(self.options_file, SETTINGS), self.scratch, SETTINGS)
         exchange = Exchange(self.address, self.scratch)
         launching.require_ready(exchange)
         members, export = export_members(warehouse, quarter, exchange)
@@ -117,13 +120,7 @@ class SparkEngine(PopulationEngine):
 def staged(exchange: Exchange, members: str, run: str, champion: Champion) -> Task:
     """Put what a job needs into the folder `run`: the script, the model's files, the policy."""
     from medscore_assets.readmission.population import spark_job
-    from medscore_assets.readmission.population.exchange import (
-        EXPORT_FILE,
-        POLICY_FILE,
-        SCRIPT_FILE,
-        Task,
-        versions,
-    )
+    from medscore_assets.readmission.population.exchange import EXPORT_FILE, POLICY_FILE, Task
     from resources.artifacts import MANIFEST_FILE, sha256
 
     model_files = (MANIFEST_FILE, *champion.model.manifest.files)
@@ -141,7 +138,7 @@ def staged(exchange: Exchange, members: str, run: str, champion: Champion) -> Ta
         model_files=model_files,
         manifest_sha256=sha256(manifest),
         policy_hash=champion.policy.hash,
-        packages=versions(),
+        packages=versions(spark_job.PACKAGES),
     )
 
 
@@ -149,32 +146,17 @@ def launched(
     context: dg.AssetExecutionContext, launching: Launcher, exchange: Exchange, task: Task
 ) -> Partial:
     """The sums of a job that was run to its end. Raises `PermanentError`, of the job or of its starting."""
-    from medscore_assets.readmission.population.exchange import ERROR_FILE, SUMS_FILE, error_from_bytes
+    from medscore_assets.readmission.population.exchange import SUMS_FILE
     from medscore_assets.readmission.population.partial import Partial
     from resources.artifacts import sha256
 
-    log = launching.log(task)
-    try:
-        told = launching.run(context, exchange, task).get_custom_messages()
-    except MedscoreError:
-        raise
-    except Exception as error:
-        if exchange.has(f"{task.run}/{ERROR_FILE}"):
-            failed = error_from_bytes(exchange.read(f"{task.run}/{ERROR_FILE}"))
-            raise PermanentError(failed.what, where=f"{failed.where}; log: {log}", mend=failed.mend) from None
-        kind = getattr(error, "response", {}).get("Error", {}).get("Code") or type(error).__name__
-        # Not chained: the text of a cluster may quote what its logs hold.
-        raise PermanentError(
-            f"the Spark job did not come to its end: {kind}",
-            where=f"log: {log}",
-            mend="See that log, correct the job's options or its environment, and run the report again.",
-        ) from None
+    told = awaited(context, launching, exchange, task, again="run the report again")
     stated = told[-1]["sha256"] if told else None
     content = exchange.read(f"{task.run}/{SUMS_FILE}")
     if sha256(content) != stated:
         raise IntegrityError(
             "the sums that were found are not those that the Spark job told of",
-            where=f"{exchange.url(task.run)}/{SUMS_FILE}; log: {log}",
+            where=f"{exchange.url(task.run)}/{SUMS_FILE}; log: {launching.log(task)}",
             mend="Run the report again.",
         )
     context.log.info("Spark summed %s members in %s partitions", told[-1]["rows"], told[-1]["partitions"])

@@ -18,12 +18,13 @@ from medscore_assets.readmission.population.accumulate import Fingerprint
 from medscore_assets.readmission.population.exchange import (
     EXPORT_FILE,
     MEMBERS_SCHEMA,
-    Exchange,
     Export,
     load_folder,
+    read_export,
 )
 from medscore_assets.readmission.population.publish import require_as_loaded, require_snapshot
 from medscore_assets.readmission.population.quarters import Quarter
+from medscore_assets.spark.exchange import Exchange
 from resources.lake import write_parquet
 from resources.warehouse import Warehouse
 
@@ -51,7 +52,7 @@ def export_members(
         require_as_loaded(quarter, snapshot, counted)
         folder = load_folder(quarter.key, snapshot)
         if exchange.has(f"{folder}/{EXPORT_FILE}"):
-            return folder, exchange.export(folder)
+            return folder, read_export(exchange, folder)
         found = Fingerprint()
 
         def counted_batches() -> Iterator[pa.RecordBatch]:

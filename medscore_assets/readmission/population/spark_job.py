@@ -1,7 +1,8 @@
 """The script that Spark runs: members in Parquet to the sums of a quarter's report.
 
-Belongs here: the driver, what an executor does with a partition, and what is told back. Does not belong
-here: what is summed (`accumulate.py`), the files (`exchange.py`), who starts it (`engines.py`).
+Belongs here: the driver's work, what an executor does with a partition, and what is told back. Does not
+belong here: what is summed (`accumulate.py`), the files (`exchange.py`), what is around every job
+(`spark/job_frame.py`), who starts it (`engines.py`).
 
 It is the code of the local engine that runs here, on every machine of the job: the contract encodes, the
 scorer scores, integers are summed; so the sums are the same, to the last bit. An error that MedScore raises
@@ -12,36 +13,33 @@ repeats. What is told to Dagster are counts, hashes and sentences; no log gets a
 from __future__ import annotations
 
 import functools
-import sys
-import tempfile
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, PipesS3MessageWriter, open_dagster_pipes
 
 from medscore_assets.contracts.readmission import READMISSION
 from medscore_assets.readmission.policy import load_policy
 from medscore_assets.readmission.population.accumulate import Accumulator
 from medscore_assets.readmission.population.exchange import (
-    ERROR_FILE,
     MEMBERS_SCHEMA,
     POLICY_FILE,
     SUMS_FILE,
-    TASK,
-    Exchange,
     Export,
     Task,
-    error_from_bytes,
-    error_to_bytes,
-    versions,
+    read_export,
 )
 from medscore_assets.readmission.population.partial import Partial
 from medscore_assets.readmission.scoring import ReadmissionModel
+from medscore_assets.spark.exchange import Exchange, error_from_bytes, error_to_bytes
+from medscore_assets.spark.job_frame import Job, require_packages
 from resources.artifacts import MANIFEST_FILE, sha256
 from resources.errors import IntegrityError, MedscoreError, PermanentError
+
+PACKAGES = ("medscore", "numpy", "xgboost")
+"""What all machines of the job must have in the versions of the one that starts it."""
 
 ROWS_PER_BATCH = 65_536
 FOUND = pa.schema([("sums", pa.binary()), ("error", pa.binary())])
@@ -50,39 +48,12 @@ FOUND = pa.schema([("sums", pa.binary()), ("error", pa.binary())])
 _SQL_TYPES = {pa.string(): "string", pa.float64(): "double", pa.bool_(): "boolean"}
 
 
-def main() -> None:
-    """Do the task in the context of Dagster Pipes. Exits with 1 if it fails."""
-    with open_dagster_pipes(message_writer=_message_writer()) as pipes:
-        done = perform(pipes)
-    if not done:
-        sys.exit(1)
-
-
-def perform(pipes: PipesContext) -> bool:
-    """Write the sums, or the error, and tell of it. Returns whether there are sums."""
-    task = Task.model_validate(pipes.get_extra(TASK))
-    with tempfile.TemporaryDirectory(prefix="medscore-population-") as cache:
-        exchange = Exchange(task.address, Path(cache))
-        try:
-            partial, partitions = reduced(task, exchange)
-        except MedscoreError as error:
-            failed = error
-        except Exception as error:
-            traceback.print_exc()
-            failed = PermanentError(
-                f"the Spark job ended with {type(error).__name__}",
-                where="population report on Spark",
-                mend="See Spark's log.",
-            )
-        else:
-            content = partial.to_bytes()
-            exchange.put(f"{task.run}/{SUMS_FILE}", content)
-            pipes.report_custom_message(
-                {"rows": partial.rows, "partitions": partitions, "sha256": sha256(content)}
-            )
-            return True
-        exchange.put(f"{task.run}/{ERROR_FILE}", error_to_bytes(failed))
-        return False
+def sums_put(task: Task, exchange: Exchange, cache: Path) -> dict[str, Any]:
+    """Put the sums into the run's folder; how many rows and partitions they are of, and their hash."""
+    partial, partitions = reduced(task, exchange)
+    content = partial.to_bytes()
+    exchange.put(f"{task.run}/{SUMS_FILE}", content)
+    return {"rows": partial.rows, "partitions": partitions, "sha256": sha256(content)}
 
 
 def reduced(task: Task, exchange: Exchange) -> tuple[Partial, int]:
@@ -90,7 +61,7 @@ def reduced(task: Task, exchange: Exchange) -> tuple[Partial, int]:
 
     Raises `PermanentError` if the members are not those that were exported, and what an executor raised.
     """
-    export = exchange.export(task.members, task.export_sha256)
+    export = read_export(exchange, task.members, task.export_sha256)
     found = _collected(task, exchange, export)
     for error in (error for _, error in found if error is not None):
         raise error_from_bytes(bytes(error))
@@ -151,14 +122,7 @@ def _accumulator(
     folder: Path, manifest_sha256: str, policy_hash: str, packages: dict[str, str]
 ) -> Accumulator:
     """With the model and the policy that were shipped, if they are what the task says."""
-    here = versions(tuple(packages))
-    for name, wanted in packages.items():
-        if here[name] != wanted:
-            raise PermanentError(
-                f"the executors have {name} {here[name]}, the task was made with {wanted}",
-                where="environment of the Spark job",
-                mend="Make the job's environment from the lock file of this installation.",
-            )
+    require_packages(packages, "the executors have")
     if sha256((folder / MANIFEST_FILE).read_bytes()) != manifest_sha256:
         raise IntegrityError(
             "the model that reached the executors is not the champion",
@@ -175,15 +139,7 @@ def _accumulator(
     return Accumulator(ReadmissionModel.load(folder, READMISSION), policy)
 
 
-def _message_writer() -> PipesS3MessageWriter | None:
-    """For a job on other machines messages go through S3, otherwise through a file."""
-    loader = PipesEnvVarParamsLoader()  # type: ignore[no-untyped-call]
-    if "bucket" not in loader.load_messages_params():
-        return None
-    import boto3
-
-    return PipesS3MessageWriter(boto3.client("s3"))
-
+JOB = Job("population report on Spark", Task, sums_put)
 
 if __name__ == "__main__":
-    main()
+    JOB.main()

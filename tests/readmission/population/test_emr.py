@@ -17,8 +17,10 @@ import pytest
 from botocore.validate import validate_parameters
 from moto import mock_aws
 
-from medscore_assets.readmission.population.exchange import Exchange, Task
-from medscore_assets.readmission.population.launchers import SparkOptions, launcher, load_options
+from medscore_assets.readmission.population.engines import SETTINGS
+from medscore_assets.readmission.population.exchange import Task
+from medscore_assets.spark.exchange import Exchange
+from medscore_assets.spark.launchers import SparkOptions, launcher, load_options
 from resources.errors import PermanentError
 
 FILE = """
@@ -107,7 +109,7 @@ def test_a_job_on_emr_is_asked_for_as_aws_takes_it_and_its_messages_come_back(
 ) -> None:
     file = tmp_path / "spark.toml"
     file.write_text(FILE.format(service=service, request=REQUESTS[service]))
-    found = launcher("emr", load_options(file), tmp_path)
+    found = launcher("emr", load_options(file, SETTINGS), tmp_path, SETTINGS)
     found.require_ready(exchange)
     told = [("opened", {"extras": {}}), ("report_custom_message", {"payload": {"rows": 7}}), ("closed", {})]
     lines = [
@@ -152,12 +154,12 @@ def test_files_on_s3_are_put_read_and_found(exchange: Exchange) -> None:
 
 def test_an_engine_without_options_or_out_of_reach_is_refused_before_any_export(tmp_path: Path) -> None:
     with pytest.raises(PermanentError, match="the engine emr has no options"):
-        launcher("emr", SparkOptions(), tmp_path)
+        launcher("emr", SparkOptions(), tmp_path, SETTINGS)
     file = tmp_path / "spark.toml"
     file.write_text(FILE.format(service="emr", request=""))
     here = Exchange(str(tmp_path), tmp_path)
     with pytest.raises(PermanentError, match=r"MEDSCORE_POPULATION_EXCHANGE.*s3://bucket/prefix"):
-        launcher("emr", load_options(file), tmp_path).require_ready(here)
+        launcher("emr", load_options(file, SETTINGS), tmp_path, SETTINGS).require_ready(here)
     file.write_text('masters = "local"\n')
     with pytest.raises(PermanentError, match="not valid: masters"):
-        load_options(file)
+        load_options(file, SETTINGS)

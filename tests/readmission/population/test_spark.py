@@ -23,20 +23,27 @@ from medscore_assets.partitions import partition_of_quarter
 from medscore_assets.readmission.policy import DEFAULT_FILE, load_policy
 from medscore_assets.readmission.population import publish, spark_job
 from medscore_assets.readmission.population.assets import population_risk_summary
-from medscore_assets.readmission.population.engines import Champion, SparkEngine, launched, staged
+from medscore_assets.readmission.population.engines import (
+    SETTINGS,
+    Champion,
+    SparkEngine,
+    launched,
+    staged,
+)
 from medscore_assets.readmission.population.exchange import (
     EXPORT_FILE,
     POLICY_FILE,
     SUMS_FILE,
-    Exchange,
     Task,
+    read_export,
 )
 from medscore_assets.readmission.population.export import export_members
-from medscore_assets.readmission.population.launchers import SparkOptions, SubmitLauncher
 from medscore_assets.readmission.population.partial import Partial
 from medscore_assets.readmission.population.publish import publish_partial, publish_summary
 from medscore_assets.readmission.population.score_stream import reduce_members
 from medscore_assets.readmission.scoring import MODEL, ReadmissionModel
+from medscore_assets.spark.exchange import Exchange
+from medscore_assets.spark.launchers import SparkOptions, SubmitLauncher
 from resources.artifacts import MANIFEST_FILE
 from resources.errors import PermanentError, TransientError
 from resources.registry import ModelRegistry
@@ -174,7 +181,7 @@ def test_a_job_that_cannot_begin_publishes_nothing_and_names_its_log(
 def test_members_are_exported_once_per_load_without_who_they_are(
     warehouse: Warehouse, task: Task, exchange: Exchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    export = exchange.export(task.members)
+    export = read_export(exchange, task.members)
     assert (export.rows, len(export.files)) == (600, 3)
     assert "member_id" not in pq.read_schema(exchange.local(f"{task.members}/{export.files[0]}")).names
 
@@ -200,7 +207,7 @@ def test_members_are_exported_once_per_load_without_who_they_are(
 def test_the_driver_takes_only_the_members_that_were_exported(
     model: ReadmissionModel, task: Task, exchange: Exchange
 ) -> None:
-    files = exchange.export(task.members).files
+    files = read_export(exchange, task.members).files
     whole = [pq.read_table(exchange.local(f"{task.members}/{name}")) for name in files]
     total, partitions = spark_job.reduced(task, exchange)
     here = reduce_members((b for t in whole for b in t.to_batches()), model, POLICY)
@@ -257,12 +264,12 @@ class InThisProcess(SubmitLauncher):
     """Runs the driver here, as Pipes would see it."""
 
     def __init__(self, scratch: Path) -> None:
-        super().__init__(SparkOptions(), scratch)
+        super().__init__(SparkOptions(), scratch, SETTINGS)
         self.told: list[Any] = []
 
     def run(self, context: Any, exchange: Exchange, task: Task) -> Any:
         self._task = task
-        if not spark_job.perform(self):  # type: ignore[arg-type]
+        if not spark_job.JOB.perform(self):  # type: ignore[arg-type]
             raise RuntimeError("the text of a cluster")
         return self
 

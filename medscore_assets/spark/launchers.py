@@ -1,7 +1,7 @@
 """How a Spark job is started and awaited by Dagster Pipes: spark-submit from here, EMR, EMR Serverless.
 
-Belongs here: the options of Spark, commands and requests, and where the logs are. Does not belong here: what
-the job is given and what becomes of its sums (`engines.py`).
+Belongs here: the options of Spark, commands and requests, where the logs are, how a job ended. Does not
+belong here: what the job is given and what becomes of what it made (a family's engine).
 
 No log of Spark is forwarded to Dagster: a log may quote rows.
 """
@@ -19,14 +19,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 import dagster as dg
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from medscore_assets.readmission.population.exchange import LOG_FILE, SCRIPT_FILE, TASK, Exchange
-from resources.errors import PermanentError
+from medscore_assets.spark.exchange import (
+    ERROR_FILE,
+    LOG_FILE,
+    SCRIPT_FILE,
+    TASK,
+    Exchange,
+    Task,
+    error_from_bytes,
+)
+from resources.errors import MedscoreError, PermanentError
 
 if TYPE_CHECKING:
     from dagster._core.pipes.client import PipesClientCompletedInvocation
@@ -53,22 +61,6 @@ class SettingNames:
     """The value of `engine` for which no Spark is needed."""
 
 
-POPULATION = SettingNames(
-    "MEDSCORE_POPULATION_ENGINE", "MEDSCORE_POPULATION_SPARK_FILE", "MEDSCORE_POPULATION_EXCHANGE", "local"
-)
-
-
-class Job(Protocol):
-    """What a launcher must know of a task."""
-
-    @property
-    def run(self) -> str:
-        """The folder of the run in the exchange, with the script in it."""
-
-    def model_dump(self, *, mode: str) -> dict[str, Any]:
-        """The task as JSON takes it."""
-
-
 class _Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -93,7 +85,7 @@ class SparkOptions(_Options):
     emr: EmrOptions | None = None
 
 
-def load_options(file: Path | None, names: SettingNames = POPULATION) -> SparkOptions:
+def load_options(file: Path | None, names: SettingNames) -> SparkOptions:
     """The options in a TOML file; the defaults without one. Raises `PermanentError` naming what is wrong."""
     if file is None:
         return SparkOptions()
@@ -115,22 +107,22 @@ class Launcher(ABC):
         """Raises `PermanentError` if a job could not be started, before anything is exported."""
 
     @abstractmethod
-    def log(self, task: Job) -> str:
+    def log(self, task: Task) -> str:
         """Where Spark's log of the task is."""
 
     @abstractmethod
     def run(
-        self, context: dg.AssetExecutionContext, exchange: Exchange, task: Job
+        self, context: dg.AssetExecutionContext, exchange: Exchange, task: Task
     ) -> PipesClientCompletedInvocation:
         """Start the job and wait. Raises whatever its starting, or a job that failed, raises."""
 
     @abstractmethod
-    def forget(self, task: Job) -> None:
+    def forget(self, task: Task) -> None:
         """Delete the log of a task that succeeded, if it is on this machine."""
 
 
 def launcher(
-    name: Literal["spark", "emr"], options: SparkOptions, scratch: Path, names: SettingNames = POPULATION
+    name: Literal["spark", "emr"], options: SparkOptions, scratch: Path, names: SettingNames
 ) -> Launcher:
     """The launcher of an engine. Raises `PermanentError` if its options are absent."""
     if name == "spark":
@@ -147,17 +139,17 @@ def launcher(
 class SubmitLauncher(Launcher):
     """spark-submit of the extra `spark`, with the driver on this machine. The log is a file in `scratch`."""
 
-    def __init__(self, options: SparkOptions, scratch: Path, names: SettingNames = POPULATION) -> None:
+    def __init__(self, options: SparkOptions, scratch: Path, names: SettingNames) -> None:
         self._options, self._scratch, self._names = options, scratch, names
 
     def require_ready(self, exchange: Exchange) -> None:
         self._environment()
 
-    def log(self, task: Job) -> str:
+    def log(self, task: Task) -> str:
         return str(self._log(task))
 
     def run(
-        self, context: dg.AssetExecutionContext, exchange: Exchange, task: Job
+        self, context: dg.AssetExecutionContext, exchange: Exchange, task: Task
     ) -> PipesClientCompletedInvocation:
         environment = self._environment()
         log = self._log(task)
@@ -170,13 +162,13 @@ class SubmitLauncher(Launcher):
             context=context, command=command, env=environment, extras={TASK: task.model_dump(mode="json")}
         )
 
-    def forget(self, task: Job) -> None:
+    def forget(self, task: Task) -> None:
         self._log(task).unlink(missing_ok=True)
 
-    def _log(self, task: Job) -> Path:
+    def _log(self, task: Task) -> Path:
         return self._scratch / f"{task.run.rpartition('/')[2]}-{LOG_FILE}"
 
-    def _arguments(self, exchange: Exchange, task: Job) -> list[str]:
+    def _arguments(self, exchange: Exchange, task: Task) -> list[str]:
         master, script = self._options.master, f"{task.run}/{SCRIPT_FILE}"
         conf = {**(WITHIN_THIS_MACHINE if master.startswith("local") else {}), **self._options.conf}
         return ["--master", master, *_conf(conf), str(exchange.local(script) or exchange.url(script))]
@@ -198,9 +190,7 @@ class SubmitLauncher(Launcher):
 class EmrLauncher(Launcher):
     """A cluster of EMR that ends with its step, or a job of EMR Serverless; the driver is on AWS."""
 
-    def __init__(
-        self, options: EmrOptions, conf: dict[str, str | bool | int], names: SettingNames = POPULATION
-    ) -> None:
+    def __init__(self, options: EmrOptions, conf: dict[str, str | bool | int], names: SettingNames) -> None:
         self._options, self._conf, self._names = options, conf, names
 
     def require_ready(self, exchange: Exchange) -> None:
@@ -211,12 +201,12 @@ class EmrLauncher(Launcher):
                 mend="Set it to s3://bucket/prefix, which both EMR and this machine may read and write.",
             )
 
-    def log(self, task: Job) -> str:
+    def log(self, task: Task) -> str:
         stated = self._options.request.get("LogUri")
         return str(stated or f"where {self._options.service} in {self._options.region} is set to log")
 
     def run(
-        self, context: dg.AssetExecutionContext, exchange: Exchange, task: Job
+        self, context: dg.AssetExecutionContext, exchange: Exchange, task: Task
     ) -> PipesClientCompletedInvocation:
         import boto3
         from dagster_aws.pipes import PipesEMRClient, PipesEMRServerlessClient
@@ -233,10 +223,10 @@ class EmrLauncher(Launcher):
             context=context, start_job_run_params=self.job_run(exchange, task), extras=extras
         )
 
-    def forget(self, task: Job) -> None:
+    def forget(self, task: Task) -> None:
         pass
 
-    def job_flow(self, exchange: Exchange, task: Job) -> Any:
+    def job_flow(self, exchange: Exchange, task: Task) -> Any:
         """The request for a cluster that does the step and ends."""
         request = copy.deepcopy(self._options.request)
         submit = [
@@ -259,7 +249,7 @@ class EmrLauncher(Launcher):
         request["Instances"] = {**request.get("Instances", {}), "KeepJobFlowAliveWhenNoSteps": False}
         return request
 
-    def job_run(self, exchange: Exchange, task: Job) -> Any:
+    def job_run(self, exchange: Exchange, task: Task) -> Any:
         """The request for a job of a serverless application."""
         request = copy.deepcopy(self._options.request)
         submit = request.setdefault("jobDriver", {}).setdefault("sparkSubmit", {})
@@ -280,6 +270,33 @@ class EmrLauncher(Launcher):
             "spark.executorEnv.PYSPARK_PYTHON": PYTHON_OF_ENVIRONMENT,
             **self._conf,
         }
+
+
+def awaited(
+    context: dg.AssetExecutionContext, launching: Launcher, exchange: Exchange, task: Task, *, again: str
+) -> list[Any]:
+    """What a job told, run to its end.
+
+    Raises `PermanentError`, naming Spark's log: what the job left of its error, or else how it ended. `again`
+    is what to do then, such as "run the days again".
+    """
+    log = launching.log(task)
+    try:
+        return list(launching.run(context, exchange, task).get_custom_messages())
+    except MedscoreError:
+        raise
+    except Exception as error:
+        name = f"{task.run}/{ERROR_FILE}"
+        if exchange.has(name):
+            failed = error_from_bytes(exchange.read(name))
+            raise PermanentError(failed.what, where=f"{failed.where}; log: {log}", mend=failed.mend) from None
+        kind = getattr(error, "response", {}).get("Error", {}).get("Code") or type(error).__name__
+        # Not chained: the text of a cluster may quote what its logs hold.
+        raise PermanentError(
+            f"the Spark job did not come to its end: {kind}",
+            where=f"log: {log}",
+            mend=f"See that log, correct the job's options or its environment, and {again}.",
+        ) from None
 
 
 def messages_under(url: str, client: Any) -> Any:
@@ -305,7 +322,7 @@ def messages_under(url: str, client: Any) -> Any:
 
 
 def _java_home(names: SettingNames) -> str:
-    from medscore_assets.mobility.engines import java_home
+    from medscore_assets.spark.java import java_home
 
     try:
         return java_home()
