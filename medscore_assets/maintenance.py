@@ -19,6 +19,7 @@ from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 
 from medscore_assets import tables
 from medscore_assets.failures import failures
+from medscore_assets.mobility.retention import prune_forecasts
 from medscore_assets.readmission.cohort import CLAIMS_LAG, FOLLOW_UP
 from medscore_assets.readmission.publish import day_lock
 from medscore_assets.settings import Settings
@@ -220,13 +221,14 @@ def maintenance_job(settings: Settings) -> dg.JobDefinition:
 
     @dg.op(pool="maintenance", out=dg.Out(dg.Nothing))
     def prune_warehouse(context: dg.OpExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> None:
-        """Old lists with all that belongs to them, old measures, alerts and decisions."""
+        """Old lists with all that belongs to them, measures, alerts, decisions, waits and forecasts."""
         with failures():
             now = datetime.now(UTC)
             ends = cutoffs(warehouse, settings, now)
             deleted = prune_lists(warehouse, ends.lists)
             deleted |= prune_answers(warehouse, ends.lists, now) | prune_audit(warehouse, ends.audit)
             deleted |= prune_waits(warehouse, now - timedelta(days=settings.keep_waits_days), ends.audit)
+            deleted |= prune_forecasts(warehouse, (now - timedelta(days=settings.keep_forecasts_days)).date())
         context.log.info("deleted: %s", deleted)
         context.add_output_metadata(
             {"lists_before": str(ends.lists), "audit_before": ends.audit.isoformat(), **deleted}

@@ -216,14 +216,20 @@ class Settings(BaseSettings):
     )
     wait_times_public: bool = Field(
         default=False,
-        description="Whether anybody may read the waits that are shown, without a token: the feed, the boards, "
-        "and GET /wait_time without a model. Otherwise any role may.",
+        description="Whether anybody may read the waits that are shown, without a token: feed, boards, and "
+        "GET /wait_time without a model. Otherwise any role may.",
     )
     keep_waits_days: int = Field(
         default=400,
         ge=60,
         description="How long predictions of wait times, their outcomes and fitted parameters are kept. "
         "Ticks and performance are kept as long as the audit, assignments for good.",
+    )
+    keep_forecasts_days: int = Field(
+        default=400,
+        ge=90,
+        description="How long forecasts of steps and their outcomes are kept in the warehouse, in whole "
+        "months. Routes are kept for good, and so are the lake's files.",
     )
     ray_address: str | None = Field(
         default=None,

@@ -56,6 +56,9 @@ class Dataset:
     path: str
     schema: pa.Schema
     partition: Literal["day", "month"] | None = "day"
+    sorted_by: str | None = None
+    """The text of few values by which writers sort the rows of a file where they can: readers pass over row
+    groups by its least and greatest value, as by those of numbers and times."""
 
     def folder(self, day: date | None = None) -> str:
         """The folder of a partition, or of the whole data set if it has none: `path/day=2024-03-01`."""
@@ -222,19 +225,22 @@ class Lake:
     def _written(self, dataset: Dataset, rows: Rows, folder: str) -> Iterator[Path]:
         """A Parquet file of `rows`, aside: no reader sees it until the store takes it."""
         with self._store.aside(folder) as file:
-            write_parquet(file, rows, dataset.schema, where=f"{self.url}/{folder}")
+            where = f"{self.url}/{folder}"
+            write_parquet(file, rows, dataset.schema, where=where, sorted_by=dataset.sorted_by)
             yield file
 
 
-def write_parquet(file: Path, rows: Rows, schema: pa.Schema, *, where: str) -> None:
+def write_parquet(
+    file: Path, rows: Rows, schema: pa.Schema, *, where: str, sorted_by: str | None = None
+) -> None:
     """Write rows, brought to `schema`, in row groups of `ROW_GROUP` or somewhat more. `where` is for errors.
 
     Minutes and counts repeat as texts do, so every column begins with a dictionary; where it would grow
     past `DICTIONARY_BYTES`, the writer goes on without. Least and greatest values cost a third of the time
-    for texts of few values, by which nobody looks for rows.
+    for texts of few values, by which nobody looks for rows, `sorted_by` apart.
     """
     options: dict[str, Any] = {"compression": COMPRESSION, "dictionary_pagesize_limit": DICTIONARY_BYTES}
-    sought = [field.name for field in schema if not pa.types.is_dictionary(field.type)]
+    sought = [f.name for f in schema if not pa.types.is_dictionary(f.type) or f.name == sorted_by]
     with pq.ParquetWriter(file, schema, write_statistics=sought, **options) as writer:
         for table in _row_groups(rows):
             writer.write_table(as_schema(table, schema, where=where), row_group_size=2 * ROW_GROUP)

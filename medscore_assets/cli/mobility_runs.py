@@ -1,4 +1,4 @@
-"""`medscore mobility run`, `train` and `forecasts`: making days and models, and looking at a patient's.
+"""`medscore mobility run`, `train`, `compare` and `forecasts`: making days and models, and looking at them.
 
 Belongs here: arguments, progress and output of these commands. Does not belong here: any work.
 """
@@ -15,11 +15,12 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from medscore_assets.cli.common import Json, console, prepare, print_document, resources, run_job, working
-from medscore_assets.cli.mobility import Patient, mobility
+from medscore_assets.cli.mobility import Patient, mobility, open_lake
 from medscore_assets.settings import Settings
 from resources.errors import PermanentError
 
 if TYPE_CHECKING:
+    from medscore_assets.mobility.evaluation import Choice
     from resources.warehouse import Warehouse
 
 __all__ = ["mobility"]
@@ -126,6 +127,71 @@ def _print_routes(warehouse: Warehouse, as_json: bool) -> None:
         version = "" if row["model_version"] is None else f" {row['model_version']}"
         table.add_row(row["cohort"], str(row["horizon_days"]), f"{row['serves']}{version}", row["reason"])
     console.print(table)
+
+
+@mobility.command("compare")
+def compare(as_json: Json = False) -> None:
+    """Show the errors of models and naive forecasts on later dates and on held-out patients.
+
+    Mean absolute errors in steps, with 95 % intervals for which patients are drawn anew. Of each model it is
+    the champion, else the newest version, which the gate may have refused.
+    """
+    from medscore_assets.mobility.champions import compare as compared
+    from medscore_assets.mobility.forecasts import HORIZONS
+
+    settings = Settings()
+    lake, registry = open_lake(settings), resources(settings)[1]
+    with working("Comparing on held-out rows", "Compared on held-out rows"):
+        found = [choice for days in HORIZONS for choice in compared(lake, registry, days).values()]
+    if as_json:
+        print_document({"compared": [_compared(choice) for choice in found]}, as_json=True)
+        return
+    for choice in found:
+        _print_compared(_compared(choice))
+
+
+def _compared(choice: Choice) -> dict[str, Any]:
+    """Every candidate's mean absolute error by set, as [estimate, lower end, upper end]."""
+    ends = ("estimate", "lower", "upper")
+    sizes = next(iter(choice.measured.values()))
+    return {
+        "cohort": choice.route.cohort,
+        "horizon_days": choice.route.horizon_days,
+        "held_out": {s: {"rows": of.n, "patients": of.patients} for s, of in sizes.items()},
+        "mean_absolute_error": {
+            name: {s: [getattr(of.measures["mae"], end) for end in ends] for s, of in sets.items()}
+            for name, sets in choice.measured.items()
+        },
+    }
+
+
+def _print_compared(told: dict[str, Any]) -> None:
+    from medscore_assets.mobility.baselines import NAIVE
+    from medscore_assets.mobility.cohorts import title
+    from medscore_assets.mobility.evaluation import SETS
+
+    days = told["horizon_days"]
+    table = Table(
+        "mean absolute error, steps",
+        *(f"{SETS[s]}: {_size(of)}" for s, of in told["held_out"].items()),
+        title=f"{told['cohort']}, {days} day{'' if days == 1 else 's'} ahead",
+        box=SIMPLE_HEAD,
+    )
+    for name, errors in told["mean_absolute_error"].items():
+        table.add_row(NAIVE.get(name) or title(name, told["cohort"]), *map(_error, errors.values()))
+    console.print(table)
+
+
+def _size(held_out: dict[str, int]) -> str:
+    return f"{held_out['rows']:,} days of {held_out['patients']:,} patients"
+
+
+def _error(ends: list[float | None]) -> str:
+    estimate, lower, upper = ends
+    if estimate is None:
+        return ""
+    between = "no interval" if lower is None or upper is None else f"{lower:,.0f} to {upper:,.0f}"
+    return f"{estimate:,.0f} ({between})"
 
 
 @mobility.command("forecasts")

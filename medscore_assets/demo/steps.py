@@ -169,18 +169,21 @@ class _Drawn:
         ]
         return pa.table(columns, names=RAW_STEPS.schema.names)
 
-    def by_utc_day(self) -> Iterator[tuple[bool, date, pa.Table]]:
-        """Whether records come late, the UTC date of their time, and these records."""
+    def by_utc_day(self) -> Iterator[tuple[bool, date, int, pa.Table]]:
+        """Whether records come late, the UTC date of their time, the position of their zone, and they."""
         # In whole minutes, which are small numbers, and for each patient the minute of the UTC day.
         waking = self.wakes // (60 * SECOND_US)
         first = int(waking.min()) // DAY_MINUTES
         into = (waking - first * DAY_MINUTES).astype(np.int16).take(self.who) + self.minute
-        late = self.late.take(self.who)
-        part = (into >= DAY_MINUTES).astype(np.int8) + 2 * late
-        for number in range(4):
-            rows = np.flatnonzero(part == number)
+        kind = (self.late * len(ZONES) + self.zone).astype(np.int8)
+        part = kind.take(self.who) + np.int8(2 * len(ZONES)) * (into >= DAY_MINUTES)
+        order = np.argsort(part, kind="stable")
+        found = np.cumsum(np.bincount(part))
+        for number, rows in enumerate(np.split(order, found[:-1])):
             if len(rows):
-                yield number > 1, EPOCH + timedelta(days=first + number % 2), self.table(rows)
+                tomorrow, of_kind = divmod(number, 2 * len(ZONES))
+                late, zone = divmod(of_kind, len(ZONES))
+                yield bool(late), EPOCH + timedelta(days=first + tomorrow), zone, self.table(rows)
 
 
 def _drawn(plan: StepPlan, day: date, index: int) -> _Drawn:
@@ -269,13 +272,15 @@ def _write_local_day(plan: StepPlan, lake: Lake, day: date) -> int:
     """Write one local day of all patients, and give the number of records."""
     written, everybody = 0, blocks(plan.patients)
     for first in range(0, len(everybody), BLOCKS_PER_FILE):
-        files: dict[tuple[bool, date], list[pa.RecordBatch]] = {}
+        files: dict[tuple[bool, date], dict[int, list[pa.RecordBatch]]] = {}
         for index, _ in everybody[first : first + BLOCKS_PER_FILE]:
-            for late, utc_day, rows in _drawn(plan, day, index).by_utc_day():
-                files.setdefault((late, utc_day), []).extend(rows.to_batches())
+            for late, utc_day, zone, rows in _drawn(plan, day, index).by_utc_day():
+                files.setdefault((late, utc_day), {}).setdefault(zone, []).extend(rows.to_batches())
                 written += len(rows)
-        for (late, utc_day), batches in files.items():
+        for (late, utc_day), zones in files.items():
             days_later = LATE_BY_DAYS if late else 1
             arrival = datetime.combine(day, time(12), UTC) + timedelta(days=days_later)
+            # By zone, so that a row group's statistics say on which local days it lies.
+            batches = [batch for _, of_zone in sorted(zones.items()) for batch in of_zone]
             lake.add_file(RAW_STEPS, utc_day, batches, arrival=arrival)
     return written

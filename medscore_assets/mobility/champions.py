@@ -29,7 +29,7 @@ from medscore_assets.mobility.publish import append_routes
 from medscore_assets.mobility.training import Settings, fit_cohort, fit_global, judge_forecasts, judged_rows
 from medscore_assets.mobility.training_rows import read_training_set
 from medscore_assets.mobility.training_set import HELD_OUT_PATIENTS, LATER_DATES, TrainingSet
-from medscore_assets.model_decisions import VERDICT_TAG, Decision, StoredVerdict
+from medscore_assets.model_decisions import REFUSED, VERDICT_TAG, Decision, StoredVerdict
 from medscore_assets.promotion import apply_verdict
 from resources.errors import PermanentError
 from resources.lake import Lake
@@ -130,16 +130,43 @@ def decide(
             decisions[made.model_name] = made
     champions = _champions(registry, horizon_days)
     forecasts = {of: _forecasts(stored.model, data, table) for of, stored in champions.items()}
-    choices = {}
-    for key in ROUTED:
-        competing = {GLOBAL_MODEL: forecasts.get(GLOBAL_MODEL)}
-        if key != NEW:
-            competing[COHORT_MODEL] = forecasts.get(key)
-        present = {name: found for name, found in competing.items() if found is not None}
-        choices[key] = judge_forecasts(data, key, present)
+    refused = {
+        of: decisions[name].reason
+        for of in (*COHORTS, GLOBAL_MODEL)
+        if (name := model_name(of, horizon_days)) in decisions and decisions[name].decision == REFUSED
+    }
+    choices = {
+        key: judge_forecasts(data, key, _of_route(key, forecasts), _of_route(key, refused)) for key in ROUTED
+    }
     now = datetime.now(UTC)
     entered = append_routes(warehouse, [_route_row(c, champions, now) for c in choices.values()])
     return Judged(horizon_days, decisions, choices, entered)
+
+
+def compare(lake: Lake, registry: ModelRegistry, horizon_days: int) -> dict[str, Choice]:
+    """What every candidate errs by on the rows that no model was fitted on, by route; nothing is decided.
+
+    Of each model the champion competes, else its newest version, which the gate may have refused. Routes
+    without such rows are left out. Raises `PermanentError` before anything was trained.
+    """
+    data, table = read_training_set(lake, horizon_days)
+    models = _champions(registry, horizon_days)
+    for of in (*COHORTS, GLOBAL_MODEL):
+        versions = [] if of in models else registry.versions(model_name(of, horizon_days))
+        loaded = _loaded(registry.stored(versions[0].name, versions[0].version)) if versions else None
+        if loaded is not None:
+            models[of] = loaded
+    forecasts = {of: _forecasts(stored.model, data, table) for of, stored in models.items()}
+    held_out = set(data.routes[np.isin(data.parts, (LATER_DATES, HELD_OUT_PATIENTS))].tolist())
+    return {key: judge_forecasts(data, key, _of_route(key, forecasts)) for key in ROUTED if key in held_out}
+
+
+def _of_route(key: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """What there is of the two models that compete for a route, by `global` and `cohort`."""
+    competing = (
+        {GLOBAL_MODEL: GLOBAL_MODEL} if key == NEW else {GLOBAL_MODEL: GLOBAL_MODEL, COHORT_MODEL: key}
+    )
+    return {name: found[of] for name, of in competing.items() if of in found}
 
 
 @dataclass(frozen=True)

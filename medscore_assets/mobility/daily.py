@@ -2,7 +2,7 @@
 
 Belongs here: which records count, which day they fall on, how overlapping devices are resolved, wear time
 and flags, as one Ibis expression for every engine. Does not belong here: where files are
-(`resources/lake.py`), the same in arrays (`hours.py`) and what is forecast from the rows (`features.py`).
+(`resources/lake.py`), the same in arrays (`day_records.py`, `hours.py`), what is forecast (`features.py`).
 
 **The day** is the local day of the zone that the record names, else of the patient's home, else UTC. Its
 bounds are moments, taken from the zones' rules here and not by the engine: days with a clock change have 23
@@ -12,11 +12,10 @@ or 25 hours, and no session's time zone plays a part.
 removed. The same device, moment and count again is the same record.
 
 **Devices are never added up.** Of each hour of the day the device that counted in most minutes is taken,
-then the one with most steps, then the first by name (which no longer changes the sum).
+then the one with most steps.
 
 **Wear time** is 60 minutes for each hour of the day with a step. Devices that write no record while nothing
-moves are the rule, so an hour without steps cannot be told from an hour without the device, whether it has
-records of zero or none.
+moves are the rule, so an hour without steps, or with zeros, cannot be told from one without the device.
 """
 
 from __future__ import annotations
@@ -32,7 +31,8 @@ from zoneinfo import ZoneInfo, available_timezones
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from medscore_assets.mobility.hours import HOUR_MINUTES, Flags, LocalDay, by_patient
+from medscore_assets.mobility.day_records import LocalDay
+from medscore_assets.mobility.hours import HOUR_MINUTES, Rules, by_patient
 from medscore_assets.mobility.raw import PATIENTS, RAW_STEPS, touching
 from resources.lake import Dataset, Lake
 
@@ -105,8 +105,8 @@ def day_of(
     """The rows of `DAILY_STEPS` for a local day, from raw files of the UTC days that touch it.
 
     `patients` has `patient_id` and `zone`. With a `connection`, one of Ibis to DuckDB that nobody else uses
-    meanwhile, the expression `daily_steps` is computed there; without, the same rows are made in arrays in
-    this process (`hours.py`), with a fraction of the CPU time.
+    meanwhile, the expression `daily_steps` is computed there; without, the same rows are made in arrays
+    (`hours.py`), with a fraction of the CPU time.
     """
     asked = (paths, day, patients, as_of)
     rows = _in_arrays(*asked) if connection is None else _on_duckdb(connection, *asked)
@@ -126,10 +126,10 @@ def _in_arrays(paths: Sequence[str], day: date, patients: pa.Table, as_of: datet
             homes.update(zip(patients["patient_id"].to_pylist(), patients["zone"].to_pylist(), strict=True))
         return of_zone(homes.get(patient, UTC_ZONE)) or _bounds(day, UTC_ZONE)
 
+    flags = (DayFlag.OVERLAPPING_DEVICES, DayFlag.DUPLICATE_RECORDS)
     removed = {"impossible": DayFlag.IMPOSSIBLE_COUNT_REMOVED, "future": DayFlag.FUTURE_REMOVED}
-    flags = Flags(DayFlag.OVERLAPPING_DEVICES, DayFlag.DUPLICATE_RECORDS, **removed)
-    local_day = LocalDay(of_zone, of_home, as_of=_known(as_of), most=MOST_PER_RECORD, flags=flags)
-    found = by_patient(paths, local_day)
+    rules = Rules(_known(as_of), MOST_PER_RECORD, *flags, **removed)
+    found = by_patient(paths, LocalDay(of_zone, of_home), rules)
     wear = pc.multiply(found["hours"], HOUR_MINUTES)
     partial = pc.if_else(pc.less(wear, PARTIAL_BELOW_MINUTES), int(DayFlag.PARTIAL_DAY), 0)
     made = {"wear_minutes": wear, "flags": pc.bit_wise_or(found["flags"], partial)}

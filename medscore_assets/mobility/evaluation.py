@@ -145,7 +145,11 @@ def paired_difference(steps: Numbers, one: Numbers, other: Numbers, patients: np
 
 
 def choose(
-    held_out: HeldOut, cohort: str, horizon_days: int, conformal: Mapping[str, Conformal | None]
+    held_out: HeldOut,
+    cohort: str,
+    horizon_days: int,
+    conformal: Mapping[str, Conformal | None],
+    refused: Mapping[str, str] | None = None,
 ) -> Choice:
     """The candidate that serves a cohort at a horizon; the same for the same rows.
 
@@ -153,7 +157,7 @@ def choose(
     of them: on every set, with at least `FEWEST_PATIENTS` patients, the upper end of the 95 % interval of
     the paired difference from the set's best naive forecast must be below 0. Of two such models the one
     with the lower error serves, the global one in a tie. The figures are of the rows that chose, so
-    slightly kind to the chosen.
+    slightly kind to the chosen. `refused` says why models do not compete, for the reason in words.
     """
     sets = tuple(held_out.in_set)
     naive = [name for name in NAIVE if name in held_out.forecasts]
@@ -170,7 +174,7 @@ def choose(
         cohort=cohort,
         horizon_days=horizon_days,
         serves=serves,
-        reason=_reason(serves, cohort, differences, rivals, few),
+        reason=_reason(serves, cohort, differences, rivals, few, refused or {}),
         conformal=conformal.get(serves),
     )
     measured = {
@@ -216,11 +220,15 @@ def _reason(
     differences: Mapping[str, Mapping[str, Interval]],
     rivals: Mapping[str, str],
     few: Mapping[str, int],
+    refused: Mapping[str, str],
 ) -> str:
     """Why this candidate serves, in words for people; no row's value in it."""
     if serves not in NAIVE:
         return f"{title(serves, cohort)} serves: {_compared(differences[serves], rivals)}."
     begun = f"{NAIVE[serves]} serves"
+    if not differences and refused:
+        told = " ".join(f"{title(model, cohort)} was refused: {why}" for model, why in refused.items())
+        return f"{begun}: the gate passed no model. {told}"
     if not differences:
         return f"{begun}: no model was trained."
     if few:

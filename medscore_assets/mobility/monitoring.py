@@ -28,7 +28,7 @@ from medscore_assets.mobility.drift_store import stored_reference
 from medscore_assets.mobility.encoding import DISEASE
 from medscore_assets.mobility.forecasts import HORIZONS, PATIENT_FEATURES, features_of
 from medscore_assets.mobility.model import MobilityModel
-from medscore_assets.mobility.publish import ensure_month, holding_routes
+from medscore_assets.mobility.publish import holding_routes
 from medscore_assets.mobility.tracking import (
     OUTCOMES,
     RISE,
@@ -43,6 +43,7 @@ from medscore_assets.mobility.tracking import (
 from medscore_assets.monitoring.drift import Counts, psi
 from medscore_assets.monitoring.measurement import Measurement, as_table
 from medscore_assets.monitoring.thresholds import ALARM, NOT_JUDGED, State, Thresholds
+from medscore_assets.monthly import ensure_month
 from resources.errors import PermanentError
 from resources.lake import Lake
 from resources.registry import CHAMPION, ModelRegistry
@@ -80,7 +81,7 @@ def join_outcomes(lake: Lake, warehouse: Warehouse, today: date) -> dict[date, i
 
 def _join(lake: Lake, warehouse: Warehouse, day: date) -> int:
     names = lake.files(DAILY_STEPS, day)
-    steps = lake.read_day(DAILY_STEPS, day, ["patient_id", "steps"]) if names else _NO_STEPS
+    steps = lake.read_day(DAILY_STEPS, day, ["patient_id", "steps"]) if names else _STEPS.empty_table()
     for forecast_day in queries.forecast_days(day, HORIZONS):
         ensure_month(warehouse, tables.mobility_forecast_outcomes, forecast_day)
     target, observed = tables.mobility_forecast_outcomes, queries.observed_table()
@@ -98,7 +99,7 @@ def _join(lake: Lake, warehouse: Warehouse, day: date) -> int:
     return int(gone + put)
 
 
-_NO_STEPS = pa.table({"patient_id": pa.array([], pa.string()), "steps": pa.array([], pa.int64())})
+_STEPS = pa.schema([("patient_id", pa.string()), ("steps", pa.int64())])
 
 
 def served_today(warehouse: Warehouse, registry: ModelRegistry) -> list[Served]:

@@ -1,14 +1,14 @@
 """Writing mobility's tables: a day of forecasts whole or not at all, routes, and what days rest on.
 
-Belongs here: the order of locks and writes, and the monthly partitions. Does not belong here: the rows
-(`stored.py`, `champions.py`) and what they are made from.
+Belongs here: the order of locks and writes. Does not belong here: the rows (`stored.py`, `champions.py`) and
+what they are made from, what is deleted when (`retention.py`).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -16,26 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from medscore_assets import tables
-from medscore_assets.mobility.rollups import month_of
+from medscore_assets.monthly import ensure_month
 from resources.warehouse import Warehouse
-
-
-def ensure_month(warehouse: Warehouse, table: sa.Table, day: date) -> str:
-    """The partition of a table for the month of a day, made if it is absent; its name.
-
-    In a transaction of its own: making one locks the whole table, for readers too.
-    """
-    first = month_of(day)
-    after = month_of(first + timedelta(days=31))
-    name = f"{table.name}_{first:%Y_%m}"
-    with warehouse.transaction() as connection:
-        if connection.scalar(sa.select(sa.func.to_regclass(name))) is None:
-            warehouse.lock(connection, name)
-            connection.exec_driver_sql(
-                f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF {table.name} "
-                f"FOR VALUES FROM ('{first}') TO ('{after}')"
-            )
-    return name
 
 
 def publish_forecasts(

@@ -26,6 +26,7 @@ RAW_STEPS = Dataset(
             ("device", TEXT),
         ]
     ),
+    sorted_by="zone",
 )
 """One row: the steps that a device counted in the minute that begins at `timestamp`.
 

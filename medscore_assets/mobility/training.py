@@ -176,11 +176,13 @@ def judged_rows(data: TrainingSet) -> Mask:
     return np.asarray(np.isin(data.parts, (CALIBRATION, LATER_DATES, HELD_OUT_PATIENTS)))
 
 
-def judge_forecasts(data: TrainingSet, key: str, models: Mapping[str, Numbers]) -> Choice:
+def judge_forecasts(
+    data: TrainingSet, key: str, models: Mapping[str, Numbers], refused: Mapping[str, str] | None = None
+) -> Choice:
     """Who serves a route, from the models' forecasts of `judged_rows`, shape (n,), other rows being NaN.
 
     For new patients only the global model and the mean of all days to date compete. Candidates are measured
-    on the rows that the route would serve.
+    on the rows that the route would serve. `refused` is why models do not compete, by `cohort` and `global`.
     """
     rows = data.of_route(key)
     calibration = data.parts == CALIBRATION
@@ -206,7 +208,7 @@ def judge_forecasts(data: TrainingSet, key: str, models: Mapping[str, Numbers]) 
         {name: forecast[held_out] for name, forecast in forecasts.items()},
         bands,
     )
-    return choose(compared, key, data.encoding.horizon_days, conformal)
+    return choose(compared, key, data.encoding.horizon_days, conformal, refused)
 
 
 def package_versions() -> dict[str, str]:

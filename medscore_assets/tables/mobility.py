@@ -1,7 +1,7 @@
 """The mobility family's tables: forecasts, what became of them, who serves whom, and what days rest on.
 
 Belongs here: one `Table` per table. Does not belong here: the monthly partitions of forecasts and outcomes;
-who publishes a day makes its partition (`medscore_assets/mobility/publish.py`). Steps and features are files
+who publishes a day makes its partition (`medscore_assets/monthly.py`). Steps and features are files
 of the lake (`resources/lake.py`).
 
 Forecasts are keyed by day first: a day of 200,000 rows is appended at one end of the index, and a patient's

@@ -6,15 +6,13 @@ Belongs here: which rows go. Does not belong here: the periods (`settings.py`) a
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
 from medscore_assets import tables
+from medscore_assets.monthly import drop_months
 from resources.warehouse import Warehouse
-
-_MONTH = re.compile(r"_(\d{4})_(\d{2})$")
 
 
 def prune_waits(warehouse: Warehouse, before: datetime, audit_before: datetime) -> dict[str, int]:
@@ -24,7 +22,9 @@ def prune_waits(warehouse: Warehouse, before: datetime, audit_before: datetime) 
     `Warehouse.transaction` raises.
     """
     partitioned = (tables.wait_time_predictions, tables.wait_time_outcomes)
-    deleted = {table.name: _drop_months(warehouse, table, before) for table in partitioned}
+    deleted = {
+        table.name: drop_months(warehouse, table, before.astimezone(UTC).date()) for table in partitioned
+    }
     displays, looks = tables.wait_time_displays, tables.wait_time_facility_ticks
     fitted, days = tables.wait_time_model_parameters, tables.wait_time_outcome_days
     ticks, performance = tables.wait_time_ticks, tables.wait_time_performance
@@ -39,23 +39,4 @@ def prune_waits(warehouse: Warehouse, before: datetime, audit_before: datetime) 
     for table, condition in old.items():
         with warehouse.transaction() as connection:
             deleted[table.name] = connection.execute(sa.delete(table).where(condition)).rowcount
-    return deleted
-
-
-def _drop_months(warehouse: Warehouse, table: sa.Table, before: datetime) -> int:
-    partitions = sa.text(
-        "SELECT inhrelid::regclass::text AS name FROM pg_inherits "
-        "WHERE inhparent = to_regclass(:parent) ORDER BY 1"
-    ).bindparams(parent=table.name)
-    deleted = 0
-    for name in warehouse.read(partitions)["name"].to_pylist():
-        month = _MONTH.search(name)
-        if month is None:
-            continue
-        first = datetime(int(month[1]), int(month[2]), 1, tzinfo=UTC)
-        after = (first + timedelta(days=31)).replace(day=1)
-        if after <= before:
-            with warehouse.transaction() as connection:
-                deleted += connection.scalar(sa.text(f"SELECT count(*) FROM {name}")) or 0
-                connection.exec_driver_sql(f"DROP TABLE {name}")
     return deleted

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 
 from medscore_assets import tables
-from medscore_assets.mobility.publish import ensure_month
+from medscore_assets.monthly import ensure_month
 from medscore_assets.tables.wait_times import WITH_VALUE
 from medscore_assets.wait_times.visits import COLUMNS, TIMES
 from resources.warehouse import Warehouse

@@ -327,7 +327,13 @@ def test_what_the_api_answered_goes_with_the_lists_and_a_used_token_when_it_has_
 
 
 @pytest.mark.parametrize(
-    ("name", "least"), [("keep_lists_days", 90), ("keep_audit_days", 365), ("keep_run_logs_days", 7)]
+    ("name", "least"),
+    [
+        ("keep_lists_days", 90),
+        ("keep_forecasts_days", 90),
+        ("keep_audit_days", 365),
+        ("keep_run_logs_days", 7),
+    ],
 )
 def test_no_period_can_be_set_so_short_that_something_breaks(name: str, least: int) -> None:
     from resources.errors import PermanentError

@@ -21,6 +21,9 @@ from medscore_assets import tables
 from medscore_assets.contracts.mobility import MOBILITY
 from medscore_assets.definitions import build_defs
 from medscore_assets.mobility import shape_plots
+from medscore_assets.mobility.baselines import EXPANDING, NAIVE
+from medscore_assets.mobility.champions import compare
+from medscore_assets.mobility.cohorts import COHORT_MODEL, GLOBAL_MODEL
 from medscore_assets.mobility.daily import DAILY_STEPS
 from medscore_assets.mobility.forecasts import FORECASTS, HORIZONS, PATIENT_FEATURES, Serving, features_of
 from medscore_assets.mobility.jobs import DAILY_JOB, TRAINING_JOB
@@ -140,6 +143,17 @@ def test_models_pass_the_gate_and_routes_say_in_words_who_serves(platform: Platf
     (refused,) = journal(platform.warehouse, model_name("MS", 1))
     assert refused.champion_after is None
     assert "patients in held-out patients are too few" in refused.reason
+
+
+def test_models_are_compared_with_the_naive_forecasts_also_those_that_the_gate_refused(
+    platform: Platform,
+) -> None:
+    found = compare(platform.lake, platform.registry, 1)
+    assert set(found) == {"MS", "PD", "RA", "other", "new"}
+    assert set(found["MS"].measured) == {COHORT_MODEL, GLOBAL_MODEL, *NAIVE}
+    assert set(found["new"].measured) == {GLOBAL_MODEL, EXPANDING}
+    error = found["MS"].measured[COHORT_MODEL]["later_dates"].measures["mae"]
+    assert error.lower < error.estimate < error.upper
 
 
 def test_a_registered_version_has_the_plots_of_its_shapes(platform: Platform, tmp_path: Path) -> None:

@@ -152,7 +152,8 @@ def by_hand(rows: list[dict[str, object]]) -> dict[str, tuple[int, int]]:
     return dict(sums)
 
 
-def test_any_disorder_gives_what_counting_by_hand_gives(lake: Lake) -> None:
+@pytest.mark.parametrize("own", [False, True], ids=["devices of all", "devices of one's own"])
+def test_any_disorder_gives_what_counting_by_hand_gives(lake: Lake, own: bool) -> None:
     luck = random.Random(20260310)
     every = [
         record(
@@ -163,6 +164,8 @@ def test_any_disorder_gives_what_counting_by_hand_gives(lake: Lake) -> None:
         )
         for _ in range(6000)
     ]
+    for row in every if own else []:
+        row["device"] += row["patient_id"]
     rows = every + luck.choices(every, k=600)
     luck.shuffle(rows)
     deliver(lake, *rows)

@@ -147,6 +147,10 @@ def test_the_reason_says_what_was_compared_with_what():
     assert few.startswith("The mean of all days to date serves: 17 patients")
     lost = choose(_held_out(200, {"cohort": _both(-0.1)}), "MS", 1, {}).route.reason
     assert "no model is surely better" in lost
+    nobody = _held_out(200, {})
+    assert choose(nobody, "MS", 1, {}).route.reason.endswith("no model was trained.")
+    refused = choose(nobody, "MS", 1, {}, {"cohort": "Too few patients."}).route.reason
+    assert refused.endswith("passed no model. The model of the cohort MS was refused: Too few patients.")
 
 
 def test_a_cohort_with_something_to_learn_is_served_by_a_model_with_a_calibrated_interval():

@@ -17,7 +17,8 @@ from medscore_assets.mobility.champions import names
 from medscore_assets.mobility.cohorts import GLOBAL_MODEL, Route
 from medscore_assets.mobility.forecasts import Serving, serving_state
 from medscore_assets.mobility.model import MobilityModel, model_name
-from medscore_assets.mobility.publish import append_routes, ensure_month, publish_forecasts
+from medscore_assets.mobility.publish import append_routes, publish_forecasts
+from medscore_assets.mobility.retention import prune_forecasts
 from medscore_assets.mobility.stored import ForecastFlag
 from medscore_assets.mobility.training import Settings, fit_global
 from medscore_assets.mobility.training_set import Split, TrainingSet
@@ -130,7 +131,15 @@ def test_forecasts_of_a_day_are_replaced_whole_and_others_stay(
     }
     published = sa.select(tables.mobility_forecast_days.c.published_at)
     assert set(warehouse.read(published)["published_at"].to_pylist()) == {NOW}
-    assert ensure_month(warehouse, table, days[1]) == "mobility_forecasts_2024_02"
+
+    # Only months that are whole before the day go, and never the one of the newest forecasts.
+    kept = {"mobility_forecasts": 0, "mobility_forecast_outcomes": 0, "mobility_forecast_days": 0}
+    assert prune_forecasts(warehouse, days[0]) == kept
+    gone = {"mobility_forecasts": fewer.num_rows, "mobility_forecast_days": 1}
+    assert prune_forecasts(warehouse, NOW.date()) == kept | gone
+    assert prune_forecasts(warehouse, NOW.date()) == kept
+    assert warehouse.read(sa.select(table.c.forecast_day).distinct())["forecast_day"].to_pylist() == [days[1]]
+    assert publish_forecasts(warehouse, days[0], fewer, header, NOW) == fewer.num_rows
 
 
 def test_every_model_is_a_family_of_its_own() -> None:

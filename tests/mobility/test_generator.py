@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from itertools import groupby
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from medscore_assets.demo.step_patients import BLOCK, clinical_tables
+from medscore_assets.demo.step_patients import BLOCK, ZONES, clinical_tables
 from medscore_assets.demo.steps import StepPlan, day_records, write
 from medscore_assets.mobility.raw import DIAGNOSES, RAW_STEPS, THERAPIES
 from resources.errors import PermanentError
@@ -56,6 +58,15 @@ def test_every_record_lies_in_its_utc_day(raw_lake: Lake, step_plan: StepPlan) -
     for day in (step_plan.days[0], step_plan.days[17], step_plan.days[-1] + timedelta(days=1)):
         rows = raw_lake.read_day(RAW_STEPS, day)
         assert set(rows["timestamp"].cast(pa.date32()).to_pylist()) == {day}
+
+
+def test_files_come_by_zone_as_their_row_groups_say(raw_lake: Lake, step_plan: StepPlan) -> None:
+    (path, *_) = raw_lake.local(raw_lake.files(RAW_STEPS, step_plan.days[17]))
+    zones = pq.read_table(path)["zone"].cast(pa.string()).to_pylist()
+    assert len(set(zones)) > 2
+    assert [zone for zone, _ in groupby(zones)] == sorted(set(zones), key=ZONES.index)
+    said = pq.read_metadata(path).row_group(0).column(RAW_STEPS.schema.get_field_index("zone")).statistics
+    assert (said.min, said.max, said.null_count) == (min(zones), max(zones), 0)
 
 
 def test_activity_has_weekdays_seasons_and_trends() -> None:

@@ -24,11 +24,11 @@ from medscore_assets.mobility.evaluation import measure as measure_by_draws
 from medscore_assets.mobility.model import model_name
 from medscore_assets.mobility.monitoring import asks_for_training, join_outcomes, kept, measure, served_today
 from medscore_assets.mobility.monitoring_assets import forecast_errors_hold, mobility_monitoring
-from medscore_assets.mobility.publish import ensure_month
 from medscore_assets.mobility.tracking import MAE, RISE, Moments
 from medscore_assets.monitoring.drift import NumberBins
 from medscore_assets.monitoring.measurement import Measurement
 from medscore_assets.monitoring.thresholds import DEFAULT_FILE, load_thresholds
+from medscore_assets.monthly import ensure_month
 from medscore_assets.settings import Settings
 from resources.lake import Lake
 from resources.registry import ModelRegistry
