@@ -16,6 +16,7 @@ reading the columns, and predicting from a matrix that lies ready.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -39,7 +40,6 @@ from medscore_assets.demo.members import SOURCE, members
 from medscore_assets.member_loading import load_members
 from medscore_assets.readmission.policy import load_policy
 from medscore_assets.readmission.population import queries
-from medscore_assets.readmission.population.assets import scoring_threads
 from medscore_assets.readmission.population.quarters import Quarter
 from medscore_assets.readmission.scoring import MODEL, ReadmissionModel
 from medscore_assets.settings import PROJECT_ROOT, Settings
@@ -165,9 +165,9 @@ def _peak_kilobytes() -> int:
     raise RuntimeError("the kernel does not tell the peak of memory")
 
 
-def _model(settings: Settings) -> ReadmissionModel:
+def _model(settings: Settings, threads: int = 1) -> ReadmissionModel:
     stored = default_resources(settings)["registry"].champion(MODEL)
-    return ReadmissionModel.load(stored.directory, READMISSION, threads=scoring_threads())
+    return ReadmissionModel.load(stored.directory, READMISSION, threads=threads)
 
 
 def _ours(settings: Settings) -> Callable[[], int]:
@@ -206,7 +206,8 @@ def _predicting(settings: Settings) -> Callable[[], int]:
     import numpy as np
     import pyarrow as pa
 
-    warehouse, model = default_resources(settings)["warehouse"], _model(settings)
+    warehouse = default_resources(settings)["warehouse"]
+    model = _model(settings, threads=os.cpu_count() or 1)
     names = list(READMISSION.feature_names)
     pieces = []
     for batch in warehouse.stream(queries.members(QUARTER)):

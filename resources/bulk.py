@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from io import BytesIO
 from types import MappingProxyType
 from typing import Any, cast
@@ -100,12 +101,17 @@ def copied_out(connection: sa.Connection, query: sa.Select[Any], batch_rows: int
     select = str(compiled) if parameters else str(compiled) % ()
     command = f"COPY ({select}) TO STDOUT (FORMAT text, ENCODING 'UTF8')".encode()
     raw = _raw(connection)
-    with raw.cursor() as cursor, cursor.copy(command, parameters):
+    # Rows are parsed, which needs no lock of Python's, while the next ones are gathered.
+    with ThreadPoolExecutor(1, "parser") as parser, raw.cursor() as cursor, cursor.copy(command, parameters):
+        parsing: Future[pa.RecordBatch] | None = None
         ended = False
         while not ended:
             text, ended = raw.wait(_gathered(raw.pgconn, batch_rows))
-            if text:
-                yield _parsed(text, schema)
+            before, parsing = parsing, parser.submit(_parsed, text, schema) if text else None
+            if before is not None:
+                yield before.result()
+        if parsing is not None:
+            yield parsing.result()
 
 
 def _raw(connection: sa.Connection) -> psycopg.Connection[Any]:

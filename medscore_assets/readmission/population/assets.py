@@ -65,7 +65,8 @@ def population_risk_summary(
     with failures():
         policy = load_policy(policy_file)
         stored = registry.champion(MODEL)
-        model = ReadmissionModel.load(stored.directory, READMISSION, threads=scoring_threads())
+        # Reading is what takes long: threads that wait for work would take its time.
+        model = ReadmissionModel.load(stored.directory, READMISSION, threads=1)
         champion = Champion(model, stored.version, stored.directory, policy, policy_file)
     for quarter in _quarters(context):
         with failures():
@@ -136,10 +137,3 @@ def _header_metadata(header: dict[str, Any]) -> dict[str, Any]:
         "policy_version": header["policy_version"],
         "policy_hash": header["policy_hash"],
     }
-
-
-def scoring_threads() -> int:
-    """As many as this process may use: millions of rows are scored, and they come out the same."""
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

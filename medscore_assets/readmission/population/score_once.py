@@ -25,7 +25,7 @@ from medscore_assets.readmission.scoring import Probabilities, ReadmissionModel
 if TYPE_CHECKING:
     import xgboost as xgb
 
-REMEMBERED = 1 << 22
+REMEMBERED = 1 << 21
 """So many kinds at most are remembered, in 16 bytes each, and fewer as kinds share a place by chance."""
 
 Kinds = npt.NDArray[np.int64]

@@ -17,8 +17,8 @@ from medscore_assets.readmission.population.accumulate import Accumulator
 from medscore_assets.readmission.population.partial import Partial
 from medscore_assets.readmission.scoring import ReadmissionModel
 
-WAITING = 2
-"""So many batches are read ahead."""
+WAITING = 1
+"""So many batches are ready ahead of the one that is scored."""
 
 _END = None
 
