@@ -77,7 +77,9 @@ def publish_summary(
 
     def scored(connection: sa.Connection, snapshot: Row) -> Partial:
         members = warehouse.stream(queries.members(quarter), connection)
-        return reduce_members(members, model, policy, progress)
+        partial = reduce_members(members, model, policy, progress)
+        require_as_loaded(quarter, snapshot, partial.rows)
+        return partial
 
     return _publish(warehouse, quarter, scored, model, model_version, policy)
 
@@ -104,6 +106,9 @@ def publish_partial(
                 where="member_snapshots",
                 mend="Run the report again.",
             )
+        # From here on nobody can exchange the snapshot before this transaction ends.
+        counted = int(connection.scalar(queries.members_counted(quarter)) or 0)
+        require_as_loaded(quarter, snapshot, counted)
         return partial
 
     return _publish(warehouse, quarter, scored, model, model_version, policy)
@@ -120,15 +125,12 @@ def _publish(
     with warehouse.transaction() as connection:
         warehouse.lock(connection, quarter_lock(quarter))
         snapshot = require_snapshot(warehouse, connection, quarter)
-        # Counted first: from here on nobody can exchange the snapshot before this transaction ends.
-        counted = int(connection.scalar(queries.members_counted(quarter)) or 0)
-        require_as_loaded(quarter, snapshot, counted)
         partial = scored(connection, snapshot)
-        summary.require_reconciled(partial, counted)
+        summary.require_reconciled(partial, snapshot["rows"])
         header = {
             "quarter": quarter.key,
             "as_of": snapshot["as_of"],
-            "rows": counted,
+            "rows": snapshot["rows"],
             "input_fingerprint": _fingerprint(partial, _header(warehouse, connection, quarter.previous)),
             "model_name": model.name,
             "model_version": model_version,
