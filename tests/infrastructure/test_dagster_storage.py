@@ -69,7 +69,7 @@ def test_the_policies_are_in_force(environment: Path) -> None:
     with DagsterInstance.get() as shared:
         concurrency = shared.get_concurrency_config()
         assert concurrency.run_queue_config is not None
-        assert concurrency.run_queue_config.max_concurrent_runs == 2
+        assert concurrency.run_queue_config.max_concurrent_runs == 3
         assert concurrency.pool_config.default_pool_limit == 1
         assert shared.run_retries_enabled
         assert shared.run_retries_max_retries == 2

@@ -218,7 +218,7 @@ def test_columns_and_owners_stand_in_the_catalogue() -> None:
     graph = build_defs().resolve_asset_graph()
     for key in graph.get_all_asset_keys():
         node = graph.get(key)
-        assert node.group_name in ("readmission", "mobility")
+        assert node.group_name in ("readmission", "mobility", "wait_times")
         assert node.owners
         assert node.kinds
         assert node.description
