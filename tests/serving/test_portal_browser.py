@@ -192,7 +192,7 @@ def test_nothing_needs_a_script(chromium: Browser, open_site: Site) -> None:
         page.goto(LIST)
         page.fill("#text", "script")
         page.click("#apply")
-        assert page.locator("tbody tr:visible").count() == 1
+        expect(page.locator("tbody tr:visible")).to_have_count(1)
         row(page, SCRIPT).get_by_role("button", name="Declined").click()
         expect(row(page, SCRIPT)).to_have_attribute("data-state", "declined")
         row(page, SCRIPT).get_by_role("button", name="Undo").click()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -9,6 +10,7 @@ import tomllib
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -217,7 +219,8 @@ def test_a_refused_connection_is_tried_once_more_and_nothing_else_is(
         started.append(served(native(predicting(*BOTH)), port))
         started.append(started[0].__enter__())
 
-    monkeypatch.setattr(client.asyncio, "sleep", start)
+    # Of this module alone: servers of other tests run in this process.
+    monkeypatch.setattr(client, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": start}))
     try:
         assert model_at(gone.url).predict_all(snapshot(), {}).has_value().all()
     finally:
