@@ -18,6 +18,7 @@ from io import BytesIO
 from types import MappingProxyType
 from typing import Any, cast
 
+import numpy as np
 import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -177,7 +178,9 @@ def _parsed(text: bytearray, schema: pa.Schema) -> pa.RecordBatch:
     )
     # The block is as long as the text, so there is one chunk.
     columns = [column.chunk(0) for column in table.columns]
-    if text.count(b"\\") > sum(column.null_count for column in columns):
+    # Several times as fast as the text's own count, which would hold up other threads.
+    escapes = np.count_nonzero(np.frombuffer(text, np.uint8) == ord("\\"))
+    if escapes > sum(column.null_count for column in columns):
         columns = [_unescaped(c) if pa.types.is_string(c.type) else c for c in columns]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
