@@ -5,7 +5,8 @@ that fails. Does not belong here: the statements (`journal_store.py`), the event
 what is a score (`readmission.py`).
 
 While one transaction is being committed, requests gather; they all go into the next one. So the latency of
-a request is at most two commits, and the number of commits does not grow with the number of requests.
+a request is at most two commits, and the number of commits does not grow with the number of requests. The
+task costs three turns of the event loop; a request that is alone does without it, and without giving way.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from medscore_assets.tables.serving import readmission_scores, shadow_scores
 from resources.errors import MedscoreError
 from serving.audit import AuditEntry, event_of
 from serving.errors import ApiError, Conflict, Unavailable
-from serving.journal_store import Entry, Stale, Store
+from serving.journal_store import Entry, Stale, Store, columns_of
 
 __all__ = [
     "AuditEntry",
@@ -55,6 +56,13 @@ _BACKOFF_S = (0.1, 0.2, 0.4, 0.8, 1.5)
 _TOGETHER_S = 0.05
 """So long after two requests were on their way at once, others are waited for."""
 
+_PATIENCE_S = 0.002
+"""So long a request that is alone waits for its commit without giving way to others."""
+
+_IMPATIENT_S = 0.1
+"""So long no request does so after one waited in vain: on a slow disk that would be most of the time."""
+
+_MANY = 2
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 _SCORE_COLUMNS = frozenset(readmission_scores.columns.keys())
 _SHADOW_COLUMNS = frozenset(shadow_scores.columns.keys())
@@ -98,6 +106,11 @@ class Journal:
         self._available = False
         self._committing = False
         self._together_at = -_TOGETHER_S
+        self._idle = False
+        self._begun: list[Entry] = []
+        self._patient_from = 0.0
+        self.under_way: Callable[[], int] = lambda: _MANY
+        """How many requests are being answered, as the server knows it."""
 
     @property
     def available(self) -> bool:
@@ -132,42 +145,59 @@ class Journal:
                 await asyncio.wait({self._task})
             self._task = None
         self._available = False
-        _fail(self._queue, JournalUnavailable)
-        self._queue.clear()
+        self._fail_all()
         await self._store.close()
 
     async def record(
-        self, audit: AuditEntry, score: ScoreRow | None = None, shadow: ShadowRow | None = None
+        self,
+        audit: AuditEntry,
+        score: ScoreRow | None = None,
+        shadow: ShadowRow | None = None,
+        meanwhile: Callable[[], None] | None = None,
     ) -> None:
-        """Return when the event, and the score with it, are committed.
+        """Return when the event, and the score with it, are committed; `meanwhile` is called before that.
 
         Raises `JournalUnavailable` if that is not so within the deadline, `IdempotencyConflict` if the
         client has another score under its key, `EntryRefused` if the database refuses these rows.
         """
-        event = event_of(audit)
-        entry = Entry(
-            recorded_at=audit.occurred_at,
-            event=event,
-            score=_encoded(score, _SCORE_COLUMNS) if score is not None else None,
-            shadow=_encoded(shadow, _SHADOW_COLUMNS) if shadow is not None else None,
-        )
-        await self._committed(entry)
+        entry = Entry(recorded_at=audit.occurred_at, event=event_of(audit), meanwhile=meanwhile)
+        alone = self._alone
+        if score is not None:
+            _require_columns(score, _SCORE_COLUMNS)
+            if alone and shadow is None:
+                entry.columns = columns_of(score)
+            if entry.columns is None:
+                entry.score = _encoded(score)
+        if shadow is not None:
+            _require_columns(shadow, _SHADOW_COLUMNS)
+            entry.shadow = _encoded(shadow)
+        await self._committed(entry, alone)
 
     async def claim(self, issuer: str, token_id: str, expires_at: datetime) -> bool:
         """Whether this one-time token is used for the first time, by whichever process.
 
         Returns when that is committed. Raises `JournalUnavailable`.
         """
-        return await self._committed(Entry(claim=(issuer, token_id, expires_at.isoformat())))
+        entry = Entry(claim=(issuer, token_id, expires_at.isoformat()))
+        return await self._committed(entry, self._alone)
 
-    async def _committed(self, entry: Entry) -> bool:
+    @property
+    def _alone(self) -> bool:
+        """Whether an entry can be sent at once: no other request is being answered, or will be just now."""
+        free = self._idle and not self._queue and not self.together
+        return free and self.under_way() < _MANY and self._store.ready
+
+    async def _committed(self, entry: Entry, alone: bool) -> bool:
         if not self._available or self._stopping or len(self._queue) >= _MOST_WAITING:
             raise JournalUnavailable()
-        done = entry.done = asyncio.get_running_loop().create_future()
-        if self._queue or self._committing:
-            self._together_at = time.monotonic()
-        self._queue.append(entry)
-        self._wake.set()
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        entry.done = done
+        if alone:
+            self._commit_alone(entry)
+        else:
+            self._enqueue(entry)
+        if done.done():
+            return done.result()
         try:
             async with asyncio.timeout(DEADLINE_S):
                 first: bool = await done
@@ -177,21 +207,42 @@ class Journal:
             self._available = False
             raise JournalUnavailable() from None
 
+    def _enqueue(self, entry: Entry) -> None:
+        if self._queue or self._committing:
+            self._together_at = time.monotonic()
+        self._queue.append(entry)
+        self._wake.set()
+
+    def _commit_alone(self, entry: Entry) -> None:
+        """Send the entry and wait; leave it to the task if it takes long or fails."""
+        self._begun = [entry]
+        self._store.begin(self._begun)
+        _use_time(self._begun)
+        now = time.monotonic()
+        patience = _PATIENCE_S if now >= self._patient_from else 0.0
+        claimed = self._store.finish(patience)
+        if claimed is None:
+            if patience:
+                self._patient_from = now + _IMPATIENT_S
+            self._idle = False
+            self._wake.set()
+        else:
+            _resolve(self._begun, claimed)
+            self._begun = []
+
     async def _run(self) -> None:
         failures = 0
-        while not (self._stopping and not self._queue):
+        while not (self._stopping and not self._queue and not self._begun):
             try:
                 if not self._store.connected:
                     await self._open()
                     failures = 0
                 if await self._something_waits():
-                    if self.together:
-                        await self._let_others_join()
                     self._committing = True
                     try:
-                        await self._commit(self._gathered())
+                        await self._commit(self._begun or await self._gathered())
                     finally:
-                        self._committing = False
+                        self._committing, self._begun = False, []
             except asyncio.CancelledError:
                 raise
             except Exception as error:
@@ -209,21 +260,30 @@ class Journal:
 
     async def _give_up(self) -> None:
         self._available = False
-        _fail(self._queue, JournalUnavailable)
-        self._queue.clear()
+        self._fail_all()
         await self._store.close()
+
+    def _fail_all(self) -> None:
+        _fail([*self._begun, *self._queue], JournalUnavailable)
+        self._begun = []
+        self._queue.clear()
 
     async def _something_waits(self) -> bool:
         """Waits for an entry. With none for a while, asks whether the database is there, and says False."""
-        if not self._queue:
+        if not self._queue and not self._begun:
             self._wake.clear()
+            self._idle = True
             try:
                 async with asyncio.timeout(_HEARTBEAT_S):
                     await self._wake.wait()
             except TimeoutError:
-                await self._store.beat()
-                self._available = True
-        return bool(self._queue)
+                self._idle = False
+                if not self._begun:
+                    await self._store.beat()
+                    self._available = True
+            finally:
+                self._idle = False
+        return bool(self._queue or self._begun)
 
     async def _let_others_join(self) -> None:
         """Go on once no request that has come in is still on its way here: a commit costs as much as one."""
@@ -234,7 +294,9 @@ class Journal:
             await asyncio.sleep(0)
             await asyncio.sleep(0)
 
-    def _gathered(self) -> list[Entry]:
+    async def _gathered(self) -> list[Entry]:
+        if self.together:
+            await self._let_others_join()
         taken = [self._queue.popleft() for _ in range(min(len(self._queue), _MOST_PER_COMMIT))]
         # Whoever gave up waiting was answered with 503.
         return [entry for entry in taken if not entry.done.done()]
@@ -270,6 +332,9 @@ class Journal:
 
     async def _stored(self, entries: Sequence[Entry]) -> set[tuple[str, str]]:
         """Store the entries; once more where another process was first or the connection was lost."""
+        if self._store.ready:
+            self._store.begin(entries)
+        _use_time(entries)
         while True:
             try:
                 return await self._store.add(entries)
@@ -292,10 +357,24 @@ def _fail(entries: Iterable[Entry], error: Callable[[], ApiError]) -> None:
             entry.done.set_exception(error())
 
 
-def _encoded(row: Mapping[str, Any], columns: frozenset[str]) -> bytes:
-    """One row as JSON. Here, so that what cannot be encoded fails its own request only."""
+def _use_time(entries: Iterable[Entry]) -> None:
+    """Do what requests want done while PostgreSQL commits; what goes wrong there is each one's own."""
+    for entry in entries:
+        work, entry.meanwhile = entry.meanwhile, None
+        if work is not None and not entry.done.done():
+            try:
+                work()
+            except Exception as error:
+                entry.done.set_exception(error)
+
+
+def _require_columns(row: Mapping[str, Any], columns: frozenset[str]) -> None:
     if not row.keys() <= columns:
         raise ValueError(f"not columns of the table: {', '.join(sorted(row.keys() - columns))}")
+
+
+def _encoded(row: Mapping[str, Any]) -> bytes:
+    """One row as JSON. Here, so that what cannot be encoded fails its own request only."""
     return orjson.dumps(row if isinstance(row, dict) else dict(row), option=_NUMPY)
 
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import numbers
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -21,12 +22,13 @@ from typing import Any
 import orjson
 import psycopg
 import sqlalchemy as sa
-from psycopg.errors import error_from_result
-from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
+from sqlalchemy.dialects import postgresql
 
 from medscore_assets.audit import CHAIN_LOCK, GENESIS, chain_hash
 from medscore_assets.settings import Settings
+from medscore_assets.tables.serving import audit_events, readmission_scores
+from serving.journal_wire import Sent
 
 CONNECT_S = 2
 STATEMENT_S = 1.8
@@ -60,6 +62,23 @@ claimed AS (
 )
 SELECT issuer, token_id FROM claimed
 """
+_SCORE = tuple(readmission_scores.columns)
+_EVENT = tuple(audit_events.columns)
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
+_TYPES = [c.type.compile(_DIALECT) for c in (*_SCORE, *_EVENT)]
+_JSON = frozenset(c.name for c in _SCORE if isinstance(c.type, postgresql.JSONB))
+_PLACES = [f"${n}" for n in range(1, len(_TYPES) + 1)]
+# One score and its event, as most transactions are: without JSON around it, two thirds of the cost.
+_ADD_ONE = f"""
+PREPARE journal_add_one ({", ".join(_TYPES)}) AS
+WITH held AS MATERIALIZED (SELECT pg_advisory_xact_lock(hashtextextended('{CHAIN_LOCK}', 0))),
+scored AS (
+    INSERT INTO readmission_scores ({", ".join(c.name for c in _SCORE)})
+    SELECT {", ".join(_PLACES[: len(_SCORE)])} FROM held
+)
+INSERT INTO audit_events ({", ".join(c.name for c in _EVENT)})
+SELECT {", ".join(_PLACES[len(_SCORE) :])} FROM held
+"""
 # An acknowledged entry survives a crash whatever the server's default is; a stricter one stays. A process
 # that is stopped while it holds the chain's lock loses it. One plan serves all: the rows do not change it.
 _SETUP = f"""
@@ -83,9 +102,13 @@ class Entry:
     recorded_at: datetime | None = None
     event: str | None = None
     score: bytes | None = None
+    columns: Sequence[bytes | None] | None = None
+    """Instead of `score`, its values in the table's order, for an entry that is sent alone."""
     shadow: bytes | None = None
     claim: tuple[str, str, str] | None = None
     """Issuer, id and expiry of a one-time token."""
+    meanwhile: Callable[[], None] | None = None
+    """What the request wants done while PostgreSQL commits."""
     done: asyncio.Future[bool] = field(init=False)
 
 
@@ -93,6 +116,15 @@ class Entry:
 class _Head:
     sequence: int
     hash: str
+
+
+@dataclass(slots=True)
+class _UnderWay:
+    """Entries that were sent, the head with them, and the statement whose answer is awaited."""
+
+    entries: Sequence[Entry]
+    end: _Head
+    sent: Sent
 
 
 class Store:
@@ -103,7 +135,8 @@ class Store:
         self._connection: psycopg.AsyncConnection[Any] | None = None
         self._head: _Head | None = None
         self._shared_until = 0.0
-        self._attempted: str | None = None
+        self._attempted: tuple[Sequence[Entry], str] | None = None
+        self._under_way: _UnderWay | None = None
 
     @property
     def connected(self) -> bool:
@@ -127,6 +160,7 @@ class Store:
             try:
                 await connection.execute(_SETUP)
                 await connection.execute(_ADD)
+                await connection.execute(_ADD_ONE)
             except BaseException:
                 await connection.close()
                 raise
@@ -135,6 +169,7 @@ class Store:
     async def close(self) -> None:
         """Close the connection; harmless without one."""
         connection, self._connection, self._head = self._connection, None, None
+        self._under_way = None
         if connection is not None:
             with contextlib.suppress(psycopg.Error, OSError):
                 await connection.close()
@@ -144,14 +179,43 @@ class Store:
         async with asyncio.timeout(STATEMENT_S):
             await self._open().execute("SELECT 1")
 
+    @property
+    def ready(self) -> bool:
+        """Whether entries can be sent without waiting: the head is known and nobody else writes."""
+        return self.connected and self._head is not None and time.monotonic() > self._shared_until
+
+    def begin(self, entries: Sequence[Entry]) -> None:
+        """Send the entries, when it is `ready`; then `finish`, or `add` the same ones."""
+        if self._head is not None:
+            with contextlib.suppress(psycopg.Error):
+                # Whoever adds them finds the connection lost.
+                self._under_way = self._send(entries, self._head)
+
+    def finish(self, patience_s: float) -> set[tuple[str, str]] | None:
+        """What `add` returns for the entries that were begun, if they are committed within so many seconds.
+
+        Else, whatever is the matter, None: `add` them, which waits for the same answer.
+        """
+        under_way = self._under_way
+        if under_way is None or not under_way.sent.answered_within(patience_s):
+            return None
+        self._under_way = None
+        return self._committed(under_way.sent.rows(), under_way.end)
+
     async def add(self, entries: Sequence[Entry]) -> set[tuple[str, str]]:
         """Commit the entries, all or none. Returns the claims that were the first of their token.
 
         Raises `Stale` if the chain has grown elsewhere: the same call again then reads its head.
         """
+        under_way, self._under_way = self._under_way, None
+        if self._attempted is not None and self._attempted[0] is not entries:
+            # That others were stored says nothing about these.
+            self._attempted = None
         try:
             async with asyncio.timeout(STATEMENT_S + 0.2):
-                if self._head is not None and time.monotonic() > self._shared_until:
+                if under_way is not None and under_way.entries is entries:
+                    return self._committed(await under_way.sent.answer(), under_way.end)
+                if self._head is not None and self.ready:
                     return await self._insert(entries, self._head)
                 return await self._add_locked(entries, there=None)
         except psycopg.errors.UniqueViolation as error:
@@ -161,9 +225,10 @@ class Store:
             raise Stale from None
 
     async def add_unless_there(self, entries: Sequence[Entry]) -> set[tuple[str, str]]:
-        """Commit the entries of the last attempt, whose outcome is unknown, unless they are there."""
+        """Commit entries of the last `add`, whose outcome is unknown, unless they are there."""
         async with asyncio.timeout(STATEMENT_S + 0.2):
-            return await self._add_locked(entries, there=self._attempted)
+            there = self._attempted[1] if self._attempted is not None else None
+            return await self._add_locked(entries, there)
 
     async def _add_locked(self, entries: Sequence[Entry], there: str | None) -> set[tuple[str, str]]:
         connection = self._open()
@@ -175,22 +240,19 @@ class Store:
             return await self._insert(entries, _Head(*row) if row else _Head(0, GENESIS))
 
     async def _insert(self, entries: Sequence[Entry], head: _Head) -> set[tuple[str, str]]:
-        """One statement for all entries. The head is forgotten until it is known to be committed."""
+        """One statement for all entries."""
+        under_way = self._send(entries, head)
+        return self._committed(await under_way.sent.answer(), under_way.end)
+
+    def _send(self, entries: Sequence[Entry], head: _Head) -> _UnderWay:
+        """The head is forgotten until it is known to be committed."""
         self._head = None
         events, end = _chained(entries, head)
-        self._attempted = end.hash
-        claims = [
-            {"issuer": c[0], "token_id": c[1], "expires_at": c[2]} for c in (e.claim for e in entries) if c
-        ]
-        found = await _answered(
-            self._open(),
-            [
-                _array([e.score for e in entries if e.score]),
-                _array([e.shadow for e in entries if e.shadow]),
-                orjson.dumps(events),
-                orjson.dumps(claims),
-            ],
-        )
+        self._attempted = entries, end.hash
+        statement, parameters = _statement(entries, events)
+        return _UnderWay(entries, end, Sent(self._open().pgconn, statement, parameters))
+
+    def _committed(self, found: PGresult, end: _Head) -> set[tuple[str, str]]:
         self._head = end
         return {_texts(found, row) for row in range(found.ntuples)}
 
@@ -222,46 +284,49 @@ def _chained(entries: Sequence[Entry], head: _Head) -> tuple[list[dict[str, Any]
     return rows, _Head(sequence, previous)
 
 
+def _statement(
+    entries: Sequence[Entry], events: Sequence[Mapping[str, Any]]
+) -> tuple[bytes, Sequence[bytes | None]]:
+    """The prepared statement for these entries, and its parameters."""
+    columns = entries[0].columns if len(entries) == 1 else None
+    if columns is not None:
+        (event,) = events
+        return b"journal_add_one", [*columns, *(_text(c, event[c.name]) for c in _EVENT)]
+    claims = [{"issuer": c[0], "token_id": c[1], "expires_at": c[2]} for c in (e.claim for e in entries) if c]
+    return b"journal_add", [
+        _array([e.score for e in entries if e.score]),
+        _array([e.shadow for e in entries if e.shadow]),
+        orjson.dumps(events),
+        orjson.dumps(claims),
+    ]
+
+
+def columns_of(score: Mapping[str, Any]) -> Sequence[bytes | None] | None:
+    """The values of a row of `readmission_scores` as PostgreSQL reads them; None if one holds a zero byte.
+
+    Raises `TypeError` for a value that no column takes.
+    """
+    columns = [_text(c, score.get(c.name)) for c in _SCORE]
+    # libpq takes it for the end of the value.
+    return None if any(value is not None and b"\0" in value for value in columns) else columns
+
+
+def _text(column: sa.Column[Any], value: Any) -> bytes | None:
+    if value is None:
+        return None
+    if column.name in _JSON or isinstance(value, bool):
+        return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, datetime):
+        return value.isoformat().encode()
+    if isinstance(value, numbers.Real):
+        return str(value).encode()
+    raise TypeError(f"not a value of a column: {type(value).__name__}")
+
+
 def _array(rows: Sequence[bytes]) -> bytes:
     return b"[" + b",".join(rows) + b"]"
-
-
-async def _answered(connection: psycopg.AsyncConnection[Any], parameters: Sequence[bytes]) -> PGresult:
-    """The result of the prepared statement. Who gives up waiting for it must close the connection.
-
-    psycopg's cursor would do the same at several times the cost, and every request waits for it.
-    """
-    libpq, loop = connection.pgconn, asyncio.get_running_loop()
-    libpq.send_query_prepared(b"journal_add", parameters)
-    while libpq.flush():
-        # More than the socket takes at once.
-        await asyncio.sleep(0)
-    done: asyncio.Future[list[PGresult]] = loop.create_future()
-    results: list[PGresult] = []
-
-    def readable() -> None:
-        try:
-            libpq.consume_input()
-            while not libpq.is_busy():
-                result = libpq.get_result()
-                if result is None:
-                    loop.remove_reader(socket)
-                    done.set_result(results)
-                    return
-                results.append(result)
-        except psycopg.Error as error:
-            loop.remove_reader(socket)
-            done.set_exception(error)
-
-    socket = libpq.socket
-    loop.add_reader(socket, readable)
-    try:
-        await done
-    finally:
-        loop.remove_reader(socket)
-    if results[0].status != ExecStatus.TUPLES_OK:
-        raise error_from_result(results[0])
-    return results[0]
 
 
 def _texts(result: PGresult, row: int) -> tuple[str, str]:

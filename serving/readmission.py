@@ -10,7 +10,7 @@ import asyncio
 import functools
 import hashlib
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
@@ -53,7 +53,7 @@ from serving.errors import (
 )
 from serving.journal import IdempotencyConflict
 from serving.openapi import json_body
-from serving.scores import Asked, Given, give_score, score_row, stored_score, stored_under
+from serving.scores import Asked, give_score, score_row, stored_score, stored_under
 from serving.service import service_of
 
 MAY_SCORE = ("coordinator", "care-manager")
@@ -175,19 +175,23 @@ async def predict(
     asked = _asked(await request.body())
     give = functools.partial(give_score, request, caller, asked, source="api", explain=explain)
     if idempotency_key is None:
-        return _answer(_told(await give()))
+        # Written while PostgreSQL commits.
+        prepared: list[Response] = []
+        await give(meanwhile=lambda row: prepared.append(_answer(_told(row))))
+        return prepared[0]
     async with _alone(f"{caller.client} {idempotency_key}"):
         earlier = await _earlier(request, caller, asked, idempotency_key)
         if earlier is None:
             try:
-                return _answer(_told(await give(idempotency_key=idempotency_key)))
+                given = await give(idempotency_key=idempotency_key)
+                return _answer(_told(score_row(given, "api", "", None)))
             except IdempotencyConflict:
                 # Another process was first.
                 earlier = await _earlier(request, caller, asked, idempotency_key)
         if earlier is None:
             raise Unavailable()
         await audit_read(request, caller, earlier, kind="score")
-        return _answer(_told_again(earlier))
+        return _answer(_told(earlier))
 
 
 class Straight:
@@ -240,7 +244,7 @@ async def score(
     if found is None:
         raise NotFound()
     await audit_read(request, caller, found)
-    return _answer(_told_again(found))
+    return _answer(_told(found))
 
 
 async def _earlier(request: Request, caller: Caller, asked: Asked, key: str) -> dict[str, Any] | None:
@@ -283,11 +287,7 @@ def _asked(body: bytes) -> Asked:
     return Asked(features, said["encounter_id"], said["patient_id"], said["data_as_of"])
 
 
-def _told(given: Given) -> dict[str, Any]:
-    return _told_again(score_row(given, "api", "", None))
-
-
-def _told_again(row: dict[str, Any]) -> dict[str, Any]:
+def _told(row: Mapping[str, Any]) -> dict[str, Any]:
     """The answer for a row of `readmission_scores`; what was not said or asked for is left out."""
     told = {
         "readmission_probability": row["readmission_probability"],

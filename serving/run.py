@@ -18,6 +18,7 @@ from medscore_assets.settings import Settings
 from serving.app import create_app
 from serving.champion import Champions
 from serving.logs import configure
+from serving.protocol import Together
 from serving.service import Service
 
 log = logging.getLogger("medscore.serving")
@@ -54,7 +55,7 @@ def run(settings: Settings) -> int:
             host=settings.api_host,
             port=settings.api_port,
             loop="uvloop",
-            http="httptools",
+            http=Together,
             ws="none",
             lifespan="on",
             log_config=None,
@@ -64,6 +65,7 @@ def run(settings: Settings) -> int:
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )
     )
+    service.journal.under_way = lambda: len(server.server_state.tasks)
     log.info(
         f"MedScore API on http://{settings.api_host}:{settings.api_port}, {service.access.says}; "
         f"shadow scoring {'on' if settings.shadow else 'off'}"

@@ -7,9 +7,10 @@ Does not belong here: the request's and the answer's form (the routes) and the s
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -64,13 +65,21 @@ async def give_score(
     source: Source,
     explain: bool = True,
     idempotency_key: str | None = None,
+    meanwhile: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Given:
     """The champion's score of one patient, after it was stored and audited.
 
+    `meanwhile` is called with its row before that is so, to prepare what is said afterwards.
     Raises `Unavailable` (503) without a model or without an audit.
     """
     (given,) = await give_scores(
-        request, caller, [asked], source=source, explain=explain, idempotency_key=idempotency_key
+        request,
+        caller,
+        [asked],
+        source=source,
+        explain=explain,
+        idempotency_key=idempotency_key,
+        meanwhile=meanwhile,
     )
     return given
 
@@ -83,6 +92,7 @@ async def give_scores(
     source: Source,
     explain: bool = True,
     idempotency_key: str | None = None,
+    meanwhile: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> list[Given]:
     """The champion's scores of some patients, at least one, in their order; all or none are given."""
     service, metrics = service_of(request), metrics_of(request)
@@ -91,11 +101,15 @@ async def give_scores(
     given = [Given(str(uuid.uuid4()), at, *each) for each in zip(asked, scores, strict=True)]
     shadows = _shadow_rows(service, given, metrics)
     # One event a patient. Those of one request are queued together and so committed together.
+    rows = [score_row(each, source, caller.client, idempotency_key) for each in given]
     recorded = [
         service.journal.record(
-            _entry(request, caller, each), score_row(each, source, caller.client, idempotency_key), shadow
+            _entry(request, caller, each),
+            row,
+            shadow,
+            functools.partial(meanwhile, row) if meanwhile is not None else None,
         )
-        for each, shadow in zip(given, shadows, strict=True)
+        for each, row, shadow in zip(given, rows, shadows, strict=True)
     ]
     if len(recorded) == 1:
         await recorded[0]
@@ -150,6 +164,8 @@ def _shadow_rows(
 def score_row(given: Given, source: Source, client: str, idempotency_key: str | None) -> dict[str, Any]:
     """A given score as a row of `readmission_scores`, to be written as JSON by orjson."""
     score = given.score
+    # Written once, for the row and for the answer.
+    factors = orjson.Fragment(orjson.dumps(score.explanation)) if score.explanation else []
     return {
         "score_id": given.score_id,
         "source": source,
@@ -162,7 +178,7 @@ def score_row(given: Given, source: Source, client: str, idempotency_key: str | 
         "features_sha256": score.features_sha256,
         "readmission_probability": score.probability,
         "risk_tier": score.tier,
-        "explanation": {"baseline": score.baseline, "factors": list(score.explanation)},
+        "explanation": {"baseline": score.baseline, "factors": factors},
         "recommended_actions": list(score.actions),
         "disclaimer": score.disclaimer,
         "model_name": score.model_name,

@@ -125,11 +125,29 @@ class Attribution:
 
         With the expected margin of the training data they add up to the margin.
         """
+        if len(matrix) == 1:
+            return self._of_one(matrix[0])
         parts = [
             self._of_some(matrix[start : start + _ROWS_AT_ONCE])
             for start in range(0, len(matrix), _ROWS_AT_ONCE)
         ]
         return np.concatenate(parts) if parts else np.zeros((0, self.features))
+
+    def _of_one(self, row: npt.NDArray[np.float32]) -> Numbers:
+        # The same sums without a second dimension, which for one row costs more than they do.
+        x = row[self._feature]
+        holds = (x >= self._low) & (x < self._high)
+        total = np.zeros(self.features)
+        for terms in self._terms:
+            if not terms.factors.shape[1]:
+                total += terms.weights.sum(axis=0)
+                continue
+            first, *others = terms.factors.T
+            product = holds[first]
+            for factor in others:
+                product &= holds[factor]
+            total += product.astype(np.float64) @ terms.weights
+        return total[np.newaxis]
 
     def _of_some(self, matrix: npt.NDArray[np.float32]) -> Numbers:
         # By columns, so that what is picked and compared lies together in memory.

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -34,6 +35,9 @@ DISCLAIMER = "This score is a decision-support tool. Clinical judgment should gu
 """A legal requirement: every score carries this text. A policy may add to it and never drop or alter it."""
 
 _NO_PROBABILITY = "a probability is outside of 0..1 or not a number"
+
+_FEW = 32
+"""Up to so many rows, each one's actions are put together by themselves."""
 
 DEFAULT_FILE = Path(__file__).with_name("policy.toml")
 
@@ -223,14 +227,45 @@ class Policy(_Rules):
         """The probability with the tier that follows from it."""
         return Score(readmission_probability=probability, risk_tier=self.tier(probability), edges=self.tiers)
 
-    def recommended_actions(self, probabilities: npt.ArrayLike, matrix: Matrix) -> list[list[str]]:
+    def recommended_actions(self, probabilities: npt.ArrayLike, matrix: Matrix) -> list[tuple[str, ...]]:
         """Per row the texts of the actions that apply, in the policy's order; never empty."""
         applies = self._tests.applies(self.tier_indices(probabilities), matrix)
-        texts = [action.text for action in self.actions]
+        if len(applies) < _FEW:
+            return [self._texts(chosen) for chosen in applies.tolist()]
+        # Hundreds of rows have a dozen different answers, which are put together once each.
+        packed = np.packbits(applies, axis=1)
+        keys = packed.view(f"S{packed.shape[1]}").ravel().tolist()
+        first = {key: row for row, key in enumerate(keys)}
+        texts = {key: self._texts(applies[row].tolist()) for key, row in first.items()}
+        return [texts[key] for key in keys]
+
+    def actions_for(self, probability: float, codes: Sequence[float]) -> tuple[str, ...]:
+        """What `recommended_actions` gives for one row, by the contract's order, without its arrays."""
+        tier = TIERS.index(self.tier(probability))
+        found = tuple(
+            text
+            for text, least, tests in self._plain_tests
+            if tier >= least
+            and all(
+                codes[column] == code if exact else codes[column] >= code for column, exact, code in tests
+            )
+        )
+        return found or (self.standard.text,)
+
+    @functools.cached_property
+    def _plain_tests(self) -> list[tuple[str, int, list[tuple[int, bool, float]]]]:
         return [
-            [text for text, chosen in zip(texts, row, strict=True) if chosen] or [self.standard.text]
-            for row in applies.tolist()
+            (
+                action.text,
+                TIERS.index(action.from_tier),
+                [(c.column, c.equals is not None, float(np.float32(c.code()))) for c in action.when],
+            )
+            for action in self.actions
         ]
+
+    def _texts(self, chosen: list[bool]) -> tuple[str, ...]:
+        found = tuple([action.text for action, wanted in zip(self.actions, chosen, strict=True) if wanted])
+        return found or (self.standard.text,)
 
     @functools.cached_property
     def _tests(self) -> _Tests:

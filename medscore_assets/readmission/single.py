@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from medscore_assets.contracts.contract import Matrix
 from medscore_assets.contracts.readmission import READMISSION
 from medscore_assets.readmission.outreach import features_sha256
 from medscore_assets.readmission.policy import Policy, Tier
 from medscore_assets.readmission.reasons import Factor, factors
-from medscore_assets.readmission.scoring import ReadmissionModel
+from medscore_assets.readmission.scoring import Probabilities, ReadmissionModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,8 @@ def score_each(
     explain: bool = True,
 ) -> list[SingleScore]:
     """The scores of some patients, at least one, in their order; otherwise as `score_one`."""
-    matrix = np.concatenate([READMISSION.encode_row(row) for row in rows])
+    encoded = [READMISSION.encode_row(row) for row in rows]
+    matrix = np.concatenate(encoded) if len(encoded) > 1 else encoded[0]
     if explain:
         explained = model.explain(matrix)
         probabilities, reasons = explained.probabilities, factors(matrix, explained)
@@ -78,7 +80,7 @@ def score_each(
         SingleScore(
             probability=scored.readmission_probability,
             tier=scored.risk_tier,
-            actions=tuple(actions),
+            actions=actions,
             explanation=explanation,
             top_factors=tuple(f for f in explanation[: policy.top_factors] if f.direction != "neutral"),
             baseline=model.baseline,
@@ -92,9 +94,15 @@ def score_each(
         )
         for scored, actions, explanation, digest in zip(
             map(policy.scored, probabilities.tolist()),
-            policy.recommended_actions(probabilities, matrix),
+            _actions(policy, probabilities, matrix),
             reasons,
             features_sha256(matrix),
             strict=True,
         )
     ]
+
+
+def _actions(policy: Policy, probabilities: Probabilities, matrix: Matrix) -> Sequence[tuple[str, ...]]:
+    if len(matrix) == 1:
+        return [policy.actions_for(probabilities.item(), matrix[0].tolist())]
+    return policy.recommended_actions(probabilities, matrix)

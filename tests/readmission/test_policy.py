@@ -84,14 +84,15 @@ def test_what_is_no_probability_gets_no_tier(bad: float) -> None:
 def test_high_risk_never_reads_standard_protocol(cases: list[tuple[dict[str, object], float]]) -> None:
     matrix = np.vstack([READMISSION.encode_row(row) for row, _ in cases])
     actions = POLICY.recommended_actions([p for _, p in cases], matrix)
-    for (_, probability), texts in zip(cases, actions, strict=True):
+    for (_, probability), codes, texts in zip(cases, matrix.tolist(), actions, strict=True):
         assert texts
+        assert POLICY.actions_for(probability, codes) == texts
         if POLICY.tier(probability) in ("high", "very_high"):
             assert POLICY.standard.text not in texts
             assert "Follow-up call within 48 hours of discharge" in texts
 
 
-def _actions(probability: float, **changes: object) -> list[str]:
+def _actions(probability: float, **changes: object) -> tuple[str, ...]:
     row: dict[str, object] = {
         "patient_age": 70,
         "length_of_stay_days": 3,
@@ -120,7 +121,7 @@ def test_a_booked_follow_up_is_checked_for_its_date() -> None:
 
 def test_actions_begin_where_tiers_begin() -> None:
     home = {"discharge_disposition": "home", "has_follow_up_scheduled": False}
-    assert _actions(0.4, **home) == ["Standard discharge protocol appropriate"]
+    assert _actions(0.4, **home) == ("Standard discharge protocol appropriate",)
     assert "Evaluate need for home health services" in _actions(np.nextafter(0.4, 1), **home)
 
 

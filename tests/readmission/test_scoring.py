@@ -14,7 +14,7 @@ import pytest
 from medscore_assets.contracts.contract import Contract, Matrix
 from medscore_assets.contracts.readmission import READMISSION
 from medscore_assets.monitoring.metrics import logit
-from medscore_assets.readmission.margin import margins
+from medscore_assets.readmission.margin import _library, margins, on_one_thread
 from medscore_assets.readmission.policy import load_policy
 from medscore_assets.readmission.scoring import (
     ATTRIBUTION_FILE,
@@ -130,6 +130,15 @@ def test_the_margin_is_the_one_that_xgboost_gives(fitted: ReadmissionModel, gold
 def test_what_xgboost_refuses_is_said_with_its_reason(fitted: ReadmissionModel, golden: Matrix) -> None:
     with pytest.raises(RuntimeError, match="Number of columns"):
         margins(fitted.booster, np.ascontiguousarray(golden[:3, :4]))
+
+
+def test_what_is_loaded_on_one_thread_leaves_the_others_as_many_as_before(saved: Path) -> None:
+    openmp = _library()
+    before = openmp.omp_get_max_threads()
+    with on_one_thread():
+        assert openmp.omp_get_max_threads() == 1
+    ReadmissionModel.load(saved, READMISSION)
+    assert openmp.omp_get_max_threads() == before
 
 
 def test_threads_share_a_model(fitted: ReadmissionModel, golden: Matrix) -> None:

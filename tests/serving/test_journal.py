@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,6 +34,7 @@ from medscore_assets.tables.serving import (
 from resources.embedded_postgres import release
 from resources.warehouse import Warehouse
 from serving.journal import EntryRefused, IdempotencyConflict, Journal, JournalUnavailable
+from tests.clocks import awake
 from tests.serving.journal_rows import entry, score_row
 
 LATER = datetime.now(UTC) + timedelta(hours=1)
@@ -65,7 +66,7 @@ async def outcome_of(work: Coroutine[Any, Any, Any]) -> str:
     return "stored"
 
 
-async def until(condition: Any, seconds: float = 20.0) -> None:
+async def until(condition: Any, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come about in time"
@@ -244,11 +245,10 @@ def test_without_a_database_it_says_so_at_once(tmp_path: Path) -> None:
     async def work() -> float:
         async with journals(nowhere) as [journal]:
             assert not journal.available
-            begun = time.monotonic()
-            with pytest.raises(JournalUnavailable) as refused:
+            with awake() as seconds, pytest.raises(JournalUnavailable) as refused:
                 await journal.record(entry())
             assert refused.value.status == 503
-            return time.monotonic() - begun
+            return seconds()
 
     assert run(work()) < 0.1
 
@@ -268,12 +268,12 @@ def test_a_database_that_hangs_costs_a_request_its_deadline_and_the_next_ones_no
     async def work() -> None:
         async with journals(settings) as [journal]:
             with held_chain(warehouse):
-                begun = time.monotonic()
-                assert await outcome_of(journal.record(entry())) == JournalUnavailable.__name__
-                assert time.monotonic() - begun < 2.3
-                begun = time.monotonic()
-                assert await outcome_of(journal.record(entry())) == JournalUnavailable.__name__
-                assert time.monotonic() - begun < 0.1
+                with awake() as seconds:
+                    assert await outcome_of(journal.record(entry())) == JournalUnavailable.__name__
+                    assert seconds() < 2.3
+                with awake() as seconds:
+                    assert await outcome_of(journal.record(entry())) == JournalUnavailable.__name__
+                    assert seconds() < 0.1
             await until(lambda: journal.available)
             await journal.record(entry())
 
@@ -353,7 +353,7 @@ def test_processes_that_are_killed_in_mid_commit_lose_nothing_that_was_acknowled
         # Whole lines only: a kill may come in the middle of a write.
         assert process.stdout is not None
         acknowledged += [line.strip() for line in process.stdout if line.endswith("\n")]
-        process.wait(20)
+        process.wait(60)
 
     async def one_more() -> None:
         async with journals(settings) as [journal]:
@@ -379,13 +379,13 @@ def test_a_server_that_is_killed_under_load_means_clean_refusals_and_then_goes_o
     outcomes: set[str] = set()
     slowest = 0.0
 
-    async def worker(journal: Journal, ends: float) -> None:
+    async def worker(journal: Journal, seconds: Callable[[], float], ends: float) -> None:
         nonlocal slowest
-        while time.monotonic() < ends:
+        while seconds() < ends:
             row = score_row()
-            begun = time.monotonic()
+            begun = seconds()
             outcome = await outcome_of(journal.record(entry(entity=row["score_id"]), row))
-            slowest = max(slowest, time.monotonic() - begun)
+            slowest = max(slowest, seconds() - begun)
             outcomes.add(outcome)
             if outcome == "stored":
                 acknowledged.append(row["score_id"])
@@ -394,7 +394,7 @@ def test_a_server_that_is_killed_under_load_means_clean_refusals_and_then_goes_o
 
     async def work() -> None:
         async with journals(own) as [journal]:
-            load = [asyncio.create_task(worker(journal, time.monotonic() + 4)) for _ in range(8)]
+            load = [asyncio.create_task(worker(journal, seconds, 4)) for _ in range(8)]
             await until(lambda: len(acknowledged) > 100)
             postmaster = (own.postgres_directory / "data" / "postmaster.pid").read_text().splitlines()[0]
             os.kill(int(postmaster), signal.SIGKILL)
@@ -403,7 +403,8 @@ def test_a_server_that_is_killed_under_load_means_clean_refusals_and_then_goes_o
             await journal.record(entry(), score_row())
 
     try:
-        run(work())
+        with awake() as seconds:
+            run(work())
         warehouse = Warehouse(lambda: own.databases().warehouse)
         stored = stored_ids(warehouse)
         assert set(acknowledged) <= stored
@@ -428,7 +429,7 @@ STEPS = st.lists(
 @rules(
     max_examples=25,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     derandomize=True,
 )
 @given(steps=STEPS)
