@@ -72,7 +72,9 @@ def tables_page() -> str:
 
 
 def _key(column: sa.Column[object]) -> str:
-    targets = [f"→ `{fk.column.table.name}`" for fk in column.foreign_keys]
+    kept_by_triggers = column.info.get("references", ())
+    names = [*(fk.column.table.name for fk in column.foreign_keys), *kept_by_triggers]
+    targets = [f"→ `{name}`" for name in names]
     return ", ".join((["primary"] if column.primary_key else []) + targets)
 
 

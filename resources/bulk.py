@@ -11,6 +11,7 @@ In goes CSV, at 2.9 CPU-s per million of 17 columns; the ADBC driver's binary ro
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,15 +24,18 @@ import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
-from psycopg import generators, pq, sql
+from psycopg import generators, pq
 from psycopg.errors import error_from_result
 from psycopg.waiting import Ready, Wait
 from pyarrow import csv
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql.psycopg import dialect
 
 from resources.errors import PermanentError
 
 UTC_MICROSECONDS = pa.timestamp("us", tz="UTC")
+
+_DIALECT = dialect()  # type: ignore[no-untyped-call]
 
 _READ: Mapping[int, pa.DataType] = MappingProxyType(
     {
@@ -67,12 +71,12 @@ def arrow_type(column: psycopg.Column) -> pa.DataType:
 
 
 def copied_in(connection: sa.Connection, table: sa.Table, rows: pa.Table, *, freeze: bool = False) -> int:
-    """Add `rows` to `table` by COPY. Returns the number added. See `Warehouse.append`."""
+    """Add `rows` by COPY, a single one by INSERT. Returns the number added. See `Warehouse.append`."""
     rows = _fitted(table, rows)
-    target = sql.Identifier(*filter(None, (table.schema, table.name)))
-    columns = sql.SQL(", ").join(map(sql.Identifier, rows.column_names))
-    options = sql.SQL("FORMAT csv, FREEZE" if freeze else "FORMAT csv")
-    command = sql.SQL("COPY {} ({}) FROM STDIN ({})").format(target, columns, options)
+    into, insert = _commands(table, tuple(rows.column_names))
+    if rows.num_rows == 1 and rows.num_columns and not freeze:
+        return _put_in(connection, insert, rows)
+    command = into + (b" FROM STDIN (FORMAT csv, FREEZE)" if freeze else b" FROM STDIN (FORMAT csv)")
     # Quotes tell an empty text from NULL.
     written = csv.WriteOptions(include_header=False, quoting_style="all_valid")
     with _raw(connection).cursor() as cursor:
@@ -89,6 +93,26 @@ def copied_in(connection: sa.Connection, table: sa.Table, rows: pa.Table, *, fre
             mend=r"Remove lines that hold only \. from the texts, or use PostgreSQL 18.",
         )
     return copied
+
+
+@functools.lru_cache(maxsize=256)
+def _commands(table: sa.Table, names: tuple[str, ...]) -> tuple[bytes, bytes]:
+    """COPY as far as its columns, and INSERT of one row with a place for each value."""
+    # The preparer writes a percent sign twice, as a command with parameters needs it.
+    preparer = _DIALECT.identifier_preparer
+    into = f"{preparer.format_table(table)} ({', '.join(map(preparer.quote, names))})"
+    places = ", ".join(["%s"] * len(names))
+    # COPY, too, takes a value for a column that would count by itself.
+    insert = f"INSERT INTO {into} OVERRIDING SYSTEM VALUE VALUES ({places})"
+    return f"COPY {into.replace('%%', '%')}".encode(), insert.encode()
+
+
+def _put_in(connection: sa.Connection, insert: bytes, row: pa.Table) -> int:
+    """One row, in one step where COPY takes three."""
+    batch = _times_as_text(row.combine_chunks().to_batches()[0])
+    texts = [column.cast(pa.string())[0].as_py() for column in batch.columns]
+    with _raw(connection).cursor() as cursor:
+        return cursor.execute(insert, texts).rowcount
 
 
 def copied_out(connection: sa.Connection, query: sa.Select[Any], batch_rows: int) -> Iterator[pa.RecordBatch]:

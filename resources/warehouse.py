@@ -12,27 +12,46 @@ from __future__ import annotations
 import functools
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any, cast
 
 import psycopg
 import pyarrow as pa
 import sqlalchemy as sa
-from psycopg.adapt import Loader
-from psycopg.types.datetime import DateLoader, TimestamptzLoader
 from psycopg.types.string import TextLoader
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.dialects.postgresql.psycopg import dialect
 from sqlalchemy.schema import CreateTable, DropTable
 
-from resources.bulk import arrow_type, copied_in, copied_out
+from resources.bulk import copied_in, copied_out
 from resources.errors import MedscoreError, PermanentError, TransientError
+from resources.results import fetched
 
 _DIALECT = dialect()  # type: ignore[no-untyped-call]
 _TRANSIENT = ("08", "53", "40001", "40P01", "55P03", "57P01", "57P02", "57P03", "57014")
 """SQLSTATE classes and codes after which the same work may succeed: lost connections, no room left,
 deadlocks and serialisation, a lock not had in time, a server that stops or starts, a time limit."""
+
+_LOCK = sa.text(
+    "SELECT set_config('lock_timeout', :wait, true), pg_advisory_xact_lock(hashtextextended(:name, 0))"
+)
+"""From left to right: the limit holds for the lock beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a part of a table is to be: under `where` exactly `rows`, by primary key.
+
+    A row that differs from the stored one at most in the columns `keep_if_unchanged` stays as it is, with
+    those columns' old values; so the same rows again write nothing.
+    """
+
+    table: sa.Table
+    rows: pa.Table
+    where: sa.ColumnElement[bool]
+    keep_if_unchanged: tuple[str, ...] = ()
 
 
 class Warehouse:
@@ -95,17 +114,7 @@ class Warehouse:
         another type, and what `transaction` raises.
         """
         with nullcontext(connection) if connection is not None else self.transaction() as inside:
-            cursor = cast("psycopg.Cursor[Any]", inside.execute(query).cursor)
-            fields = [pa.field(c.name, arrow_type(c)) for c in cursor.description or ()]
-            try:
-                rows = cursor.fetchall()
-            except psycopg.DataError:
-                # A time that Python cannot hold, such as infinity. One such cell must not stop a day.
-                _read_what_python_cannot_hold_as_null(cursor.connection)
-                rows = cast("psycopg.Cursor[Any]", inside.execute(query).cursor).fetchall()
-        columns = zip(*rows, strict=True) if rows else ([] for _ in fields)
-        arrays = [pa.array(column, f.type) for column, f in zip(columns, fields, strict=True)]
-        return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+            return fetched(cast("psycopg.Cursor[Any]", inside.execute(query).cursor))
 
     def stream(
         self, query: sa.Select[Any], connection: sa.Connection | None = None, *, batch_rows: int = 65_536
@@ -139,33 +148,27 @@ class Warehouse:
         where: sa.ColumnElement[bool],
         keep_if_unchanged: tuple[str, ...] = (),
     ) -> int:
-        """Make the part of `table` under `where` exactly `rows`, by primary key. Returns the rows written.
+        """Make one part of a table exactly some rows; see `Part`. Returns the rows written.
 
-        A row that differs from the stored one at most in the columns `keep_if_unchanged` stays as it is,
-        with those columns' old values; so the same rows again write nothing. Two replacements of one
-        part at the same time need `lock` first. Raises `PermanentError`, before anything is committed,
-        if `rows` holds a key twice or a row that is not under `where`.
+        Two replacements of one part at the same time need `lock` first. Raises `PermanentError`, before
+        anything is committed, if the rows hold a key twice or a row that is not under `where`.
         """
-        _require_key(table, rows.column_names)
-        part = sa.select(sa.func.count()).select_from(table).where(where)
-        before = connection.scalar(part)
-        if not before:
-            written = self.append(connection, table, rows) if rows.num_rows else 0
-        elif not rows.num_rows:
-            written = connection.execute(sa.delete(table).where(where)).rowcount
-        else:
-            staging, create, drop = _staging(table, tuple(rows.column_names))
-            connection.exec_driver_sql(create)
-            self.append(connection, staging, rows)
-            written = _write_differences(connection, table, staging, where, keep_if_unchanged)
-            connection.exec_driver_sql(drop)
-        found = connection.scalar(part) if before or rows.num_rows else 0
-        if found != rows.num_rows:
-            raise PermanentError(
-                f"{rows.num_rows} rows were given for a part of the table that then holds {found}",
-                where=table.name,
-                mend="Give each key once, and only rows of the part that is replaced.",
-            )
+        return self.replace_each(connection, [Part(table, rows, where, keep_if_unchanged)])[0]
+
+    def replace_each(self, connection: sa.Connection, parts: Sequence[Part]) -> list[int]:
+        """`replace` for parts of several tables in their order, which are counted together."""
+        for part in parts:
+            _require_key(part.table, part.rows.column_names)
+        before = _counts(connection, parts)
+        written = [_put(connection, part, held) for part, held in zip(parts, before, strict=True)]
+        touched = [part for part, held in zip(parts, before, strict=True) if held or part.rows.num_rows]
+        for part, found in zip(touched, _counts(connection, touched), strict=True):
+            if found != part.rows.num_rows:
+                raise PermanentError(
+                    f"{part.rows.num_rows} rows were given for a part of the table that then holds {found}",
+                    where=part.table.name,
+                    mend="Give each key once, and only rows of the part that is replaced.",
+                )
         return written
 
     def lock(self, connection: sa.Connection, name: str, *, wait_s: float = 120.0) -> None:
@@ -174,8 +177,7 @@ class Warehouse:
         From here on the transaction waits at most `wait_s` for any lock, also a row's; `transaction`
         then raises `TransientError`.
         """
-        connection.execute(sa.select(sa.func.set_config("lock_timeout", f"{wait_s * 1000:.0f}", True)))
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(name, 0))))
+        connection.execute(_LOCK, {"wait": f"{wait_s * 1000:.0f}", "name": name})
 
 
 def _create_engine(url: str) -> sa.Engine:
@@ -194,21 +196,27 @@ def _create_engine(url: str) -> sa.Engine:
     return engine
 
 
-def _read_what_python_cannot_hold_as_null(connection: psycopg.Connection[Any]) -> None:
-    """From here on this connection reads them so; it is slower, and only done once one was met."""
-    for name, loader in (("date", DateLoader), ("timestamptz", TimestamptzLoader)):
-        connection.adapters.register_loader(name, _null_for_what_does_not_fit(loader))
+def _counts(connection: sa.Connection, parts: Sequence[Part]) -> list[int]:
+    """How many rows each part holds."""
+    if not parts:
+        return []
+    counts = (sa.select(sa.func.count()).select_from(p.table).where(p.where).scalar_subquery() for p in parts)
+    return list(connection.execute(sa.select(*counts)).one())
 
 
-def _null_for_what_does_not_fit(loader: type[Loader]) -> type[Loader]:
-    class Forgiving(loader):  # type: ignore[misc, valid-type]
-        def load(self, data: Any) -> Any:
-            try:
-                return super().load(data)
-            except (psycopg.DataError, OverflowError, ValueError):
-                return None
-
-    return Forgiving
+def _put(connection: sa.Connection, part: Part, held: int) -> int:
+    """Write one part, which holds so many rows. Returns the rows written."""
+    table, rows = part.table, part.rows
+    if not held:
+        return copied_in(connection, table, rows) if rows.num_rows else 0
+    if not rows.num_rows:
+        return connection.execute(sa.delete(table).where(part.where)).rowcount
+    staging, create, drop = _staging(table, tuple(rows.column_names))
+    connection.exec_driver_sql(create)
+    copied_in(connection, staging, rows)
+    written = _write_differences(connection, table, staging, part.where, part.keep_if_unchanged)
+    connection.exec_driver_sql(drop)
+    return written
 
 
 def _require_key(table: sa.Table, names: list[str]) -> None:

@@ -107,8 +107,12 @@ def eligibility(
     day of `as_of` in its zone; whoever is known to have died is excluded whenever that became known.
     """
     known = _known_admissions(events if also_known is None else also_known, admissions)
+    if len(events):
+        # Of a day's stays all but a few began before anybody was discharged.
+        earliest = as_micros(events["discharged_at"]).min()
+        known = known.filter(pa.array(as_micros(known["admitted_at"]) >= earliest))
     again = _first_admission_after(events, known)
-    began = np.where(again == NOWHERE, np.iinfo(np.int64).max, as_micros(known["admitted_at"])[again])
+    began = np.where(again == NOWHERE, np.iinfo(np.int64).max, at(as_micros(known["admitted_at"]), again))
     moment = np.full(len(events), to_micros(as_of))
     days = np.full(len(events), np.datetime64(as_of.date(), "D"))
     # A death is a death whenever it became known: a list made again late must not call the dead.

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from medscore_assets.contracts.contract import Checked, Matrix
 from medscore_assets.contracts.readmission import READMISSION
 from medscore_assets.readmission.cohort import check_context, eligibility
+from medscore_assets.readmission.columns import Mask, as_mask
 from medscore_assets.readmission.policy import TIERS, Policy
 from medscore_assets.readmission.reasons import top_factors
 from medscore_assets.readmission.scoring import ReadmissionModel
@@ -92,11 +93,11 @@ def build_list(
     `admissions` the admissions of those patients until the window's end. With `explain=False` the
     reasons are left empty. Raises `DayNotPublished` when the policy's share of bad rows is passed.
     """
-    current = events.filter(pc.invert(events["superseded"]))
+    current = _kept(events, ~as_mask(events["superseded"]))
     context = check_context(current)
-    sound = current.filter(pa.array(context.valid))
+    sound = _kept(current, context.valid)
     excluded_for = np.asarray(eligibility(sound, admissions, window.end, also_known=current))
-    eligible = sound.filter(pa.array(excluded_for == ""))
+    eligible = _kept(sound, excluded_for == "")
     encoded = READMISSION.encode(eligible)
     quarantine = pa.concat_tables(
         [_quarantine(current, context, window), _quarantine(eligible, encoded, window)]
@@ -106,7 +107,7 @@ def build_list(
         raise DayNotPublished(quarantined, len(current), quarantine, window)
 
     scores, tiers = _scores(
-        eligible.filter(pa.array(encoded.valid)),
+        _kept(eligible, encoded.valid),
         encoded.matrix[encoded.valid],
         window=window,
         model=model,
@@ -130,6 +131,11 @@ def build_list(
         exclusion_reasons=dict(Counter(excluded_for[excluded_for != ""].tolist())),
         tiers=tiers,
     )
+
+
+def _kept(table: pa.Table, kept: Mask) -> pa.Table:
+    """The rows under a mask; most days it holds for all, and nothing needs to be copied."""
+    return table if kept.all() else table.filter(pa.array(kept))
 
 
 def _quarantine(events: pa.Table, checked: Checked, window: Window) -> pa.Table:
@@ -170,49 +176,55 @@ def _scores(
 ) -> tuple[pa.Table, dict[str, int]]:
     explained = model.explain(matrix) if explain else None
     probabilities = model.score(matrix) if explained is None else explained.probabilities
-    actions = policy.recommended_actions(probabilities, matrix)
-    tiers = [TIERS[i] for i in policy.tier_indices(probabilities)]
-    order = _ranking(probabilities, eligible)
+    tiers = [TIERS[i] for i in policy.tier_indices(probabilities).tolist()]
     n = len(matrix)
 
     def same(value: Any, kind: pa.DataType) -> pa.Array:
         return pa.repeat(pa.scalar(value, kind), n)
 
-    table = pa.table(
-        {
-            "score_date": same(window.score_date, pa.date32()),
-            "encounter_id": eligible["encounter_id"],
-            "patient_id": eligible["patient_id"],
-            "hospital_id": eligible["hospital_id"],
-            "discharged_at": eligible["discharged_at"],
-            "readmission_probability": pa.array(probabilities, pa.float64()),
-            "risk_tier": pa.array(tiers, pa.string()),
-            "top_factors": (
-                pa.array(top_factors(matrix, explained, policy.top_factors), pa.string())
-                if explained
-                else same("[]", pa.string())
-            ),
-            "recommended_actions": pa.array([_actions_json(tuple(a)) for a in actions], pa.string()),
-            "disclaimer": same(policy.disclaimer, pa.string()),
-            "model_name": same(model.name, pa.string()),
-            "model_version": same(model_version, pa.int64()),
-            "policy_version": same(policy.version, pa.string()),
-            "policy_hash": same(policy.hash, pa.string()),
-            "features_sha256": pa.array(features_sha256(matrix), pa.string()),
-            "scored_at": same(scored_at, pa.timestamp("us", "UTC")),
-        }
-    ).take(order)
+    reasons = same("[]", pa.string())
+    if explained:
+        reasons = pa.array(top_factors(matrix, explained, policy.top_factors), pa.string())
+    actions = map(_actions_json, policy.recommended_actions(probabilities, matrix))
+    ranked = _ranked(
+        pa.table(
+            {
+                "encounter_id": eligible["encounter_id"],
+                "patient_id": eligible["patient_id"],
+                "hospital_id": eligible["hospital_id"],
+                "discharged_at": eligible["discharged_at"],
+                "readmission_probability": pa.array(probabilities, pa.float64()),
+                "risk_tier": pa.array(tiers, pa.string()),
+                "top_factors": reasons,
+                "recommended_actions": pa.array(actions, pa.string()),
+                "features_sha256": pa.array(features_sha256(matrix), pa.string()),
+            }
+        )
+    )
     ranks = np.arange(1, n + 1)
-    table = table.append_column("rank", pa.array(ranks, pa.int64()))
-    table = table.append_column("within_capacity", pa.array(ranks <= policy.daily_calls, pa.bool_()))
-    return table, dict(Counter(tiers))
+    alike = {
+        "score_date": same(window.score_date, pa.date32()),
+        "rank": pa.array(ranks, pa.int64()),
+        "within_capacity": pa.array(ranks <= policy.daily_calls, pa.bool_()),
+        "disclaimer": same(policy.disclaimer, pa.string()),
+        "model_name": same(model.name, pa.string()),
+        "model_version": same(model_version, pa.int64()),
+        "policy_version": same(policy.version, pa.string()),
+        "policy_hash": same(policy.hash, pa.string()),
+        "scored_at": same(scored_at, pa.timestamp("us", "UTC")),
+    }
+    columns = {**dict(zip(ranked.column_names, ranked.columns, strict=True)), **alike}
+    return pa.table(columns), dict(Counter(tiers))
 
 
-def _ranking(probabilities: npt.NDArray[np.float64], eligible: pa.Table) -> npt.NDArray[np.intp]:
+def _ranked(scores: pa.Table) -> pa.Table:
     """Highest probability first; ties by the earlier discharge, then by encounter."""
-    discharged = np.asarray(eligible["discharged_at"].cast(pa.int64()))
-    encounter = np.asarray(eligible["encounter_id"].to_pylist(), dtype=str)
-    return np.lexsort((encounter, discharged, -probabilities))
+    keys = [
+        ("readmission_probability", "descending"),
+        ("discharged_at", "ascending"),
+        ("encounter_id", "ascending"),
+    ]
+    return scores.take(pc.sort_indices(scores, sort_keys=keys))
 
 
 def features_sha256(matrix: Matrix) -> list[str]:

@@ -18,7 +18,7 @@ from medscore_assets.readmission import queries
 from medscore_assets.readmission.outreach import DayNotPublished, OutreachList, Window, build_list
 from medscore_assets.readmission.policy import Policy
 from medscore_assets.readmission.scoring import ReadmissionModel
-from resources.warehouse import Warehouse
+from resources.warehouse import Part, Warehouse
 
 
 def publish_list(
@@ -53,9 +53,8 @@ def publish_list(
         except DayNotPublished as error:
             # Under the same lock, and committed: raised again below, when the transaction is over.
             refused = error
-            _replace_day(
-                warehouse, connection, tables.encounter_quarantine, error.quarantine, window.score_date
-            )
+            part = _of_day(tables.encounter_quarantine, error.quarantine, window.score_date)
+            warehouse.replace_each(connection, [part])
         else:
             _write(warehouse, connection, made, _header(made, window, model, model_version, policy))
             return made
@@ -91,20 +90,17 @@ def _header(
 
 def _write(warehouse: Warehouse, connection: sa.Connection, made: OutreachList, header: pa.Table) -> None:
     day = header["score_date"][0].as_py()
-    _replace_day(warehouse, connection, tables.outreach_lists, header, day)
-    _replace_day(
-        warehouse,
+    scores = _of_day(tables.care_management_scores, made.scores, day, keep_if_unchanged=("scored_at",))
+    warehouse.replace_each(
         connection,
-        tables.care_management_scores,
-        made.scores,
-        day,
-        keep_if_unchanged=("scored_at",),
+        [
+            _of_day(tables.outreach_lists, header, day),
+            scores,
+            _of_day(tables.outreach_exclusions, made.exclusions, day),
+            _of_day(tables.encounter_quarantine, made.quarantine, day),
+        ],
     )
-    _replace_day(warehouse, connection, tables.outreach_exclusions, made.exclusions, day)
-    _replace_day(warehouse, connection, tables.encounter_quarantine, made.quarantine, day)
 
 
-def _replace_day(
-    warehouse: Warehouse, connection: sa.Connection, table: sa.Table, rows: pa.Table, day: Any, **options: Any
-) -> None:
-    warehouse.replace(connection, table, rows, table.c.score_date == day, **options)
+def _of_day(table: sa.Table, rows: pa.Table, day: date, **options: Any) -> Part:
+    return Part(table, rows, table.c.score_date == day, **options)

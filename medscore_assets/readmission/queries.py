@@ -49,8 +49,10 @@ def admissions_after(window: Window) -> sa.Select[tuple[object, ...]]:
     patients = sa.select(discharge_events.c.patient_id).where(
         LISTED_AT >= window.start, LISTED_AT < window.end
     )
+    # As an array, which the index looks up in one go, where a join would descend it patient by patient.
+    among = sa.func.array(patients.scalar_subquery(), type_=sa.ARRAY(sa.Text))
     return sa.select(inpatient_admissions).where(
-        inpatient_admissions.c.patient_id.in_(patients),
+        inpatient_admissions.c.patient_id == sa.any_(among),
         inpatient_admissions.c.admitted_at >= window.start,
         inpatient_admissions.c.admitted_at < window.end,
     )

@@ -53,15 +53,29 @@ def top_factors(matrix: Matrix, explained: Explained, count: int) -> list[str]:
     """
     strongest = _by_strength(explained.contributions)[:, :count]
     rows = np.arange(len(matrix))[:, np.newaxis]
-    return [
-        "[" + ", ".join(filter(None, map(_factor, columns, codes, contributions))) + "]"
-        for columns, codes, contributions in zip(
-            strongest.tolist(),
-            matrix[rows, strongest].tolist(),
-            np.round(explained.contributions[rows, strongest], DECIMALS).tolist(),
-            strict=True,
-        )
+    contributions = np.round(explained.contributions[rows, strongest], DECIMALS)
+    known, which = _distinct(strongest, matrix[rows, strongest], contributions > 0)
+    words = [_reason(*key) for key in known]
+    reasons = [
+        f"{words[place][0]}{contribution!r}{words[place][1]}" if contribution else ""
+        for place, contribution in zip(which, contributions.ravel().tolist(), strict=True)
     ]
+    width = strongest.shape[1]
+    return [
+        f"[{', '.join(filter(None, reasons[start : start + width]))}]"
+        for start in range(0, len(reasons), width)
+    ]
+
+
+def _distinct(
+    columns: npt.NDArray[np.intp], codes: npt.NDArray[np.float32], raises: npt.NDArray[np.bool_]
+) -> tuple[list[tuple[int, float, bool]], list[int]]:
+    """The different triples of three arrays of one shape, and for each place which of them it holds."""
+    # One integer holds all three: below the code's bits, above them the column and the direction.
+    bits = np.ascontiguousarray(codes).view(np.uint32).astype(np.int64)
+    _, first, which = np.unique(bits | (columns * 2 + raises) << 32, return_index=True, return_inverse=True)
+    at = (array.ravel()[first].tolist() for array in (columns, codes, raises))
+    return list(zip(*at, strict=True)), which.ravel().tolist()
 
 
 def factors(matrix: Matrix, explained: Explained) -> list[tuple[Factor, ...]]:
@@ -87,14 +101,6 @@ def _as_factor(column: int, code: float, contribution: float) -> Factor:
     feature, value, text = _words(column, code, direction)
     # Not minus zero, which JSON would show.
     return Factor(feature, value, contribution or 0.0, direction, text)
-
-
-def _factor(column: int, code: float, contribution: float) -> str:
-    """A reason as JSON, or nothing where nothing is contributed."""
-    if not contribution:
-        return ""
-    before, after = _reason(column, code, contribution > 0)
-    return f"{before}{contribution!r}{after}"
 
 
 @functools.lru_cache(maxsize=4096)

@@ -26,7 +26,7 @@ from medscore_assets.contracts.contract import Contract, Matrix
 from medscore_assets.monitoring.drift import Reference
 from medscore_assets.monitoring.metrics import sigmoid
 from medscore_assets.readmission.attribution import Attribution
-from medscore_assets.readmission.margin import margins
+from medscore_assets.readmission.margin import margins, on_one_thread
 from resources.artifacts import MANIFEST_FILE, broken, parsed_manifest, read_verified, sha256
 from resources.errors import ContractViolation, IntegrityError
 
@@ -129,17 +129,18 @@ class ReadmissionModel:
         import xgboost as xgb
 
         booster = xgb.Booster({"nthread": threads})
-        try:
-            booster.load_model(bytearray(serialized))
-        except xgb.core.XGBoostError as error:
-            raise broken("the model is not readable as XGBoost's UBJSON", Path(MODEL_FILE)) from error
-        names = tuple(booster.feature_names or ())
-        if names != manifest.feature_names:
-            raise broken("the model's features are not its manifest's, in their order", Path(MODEL_FILE))
-        if booster.num_boosted_rounds() != manifest.best_iteration + 1:
-            raise broken("the model does not end at its manifest's best iteration", Path(MODEL_FILE))
-        # The first call configures the booster; after it, calls from several threads are safe.
-        bias = _bias(booster, threads)
+        with on_one_thread():
+            try:
+                booster.load_model(bytearray(serialized))
+            except xgb.core.XGBoostError as error:
+                raise broken("the model is not readable as XGBoost's UBJSON", Path(MODEL_FILE)) from error
+            names = tuple(booster.feature_names or ())
+            if names != manifest.feature_names:
+                raise broken("the model's features are not its manifest's, in their order", Path(MODEL_FILE))
+            if booster.num_boosted_rounds() != manifest.best_iteration + 1:
+                raise broken("the model does not end at its manifest's best iteration", Path(MODEL_FILE))
+            # The first call configures the booster; after it, calls from several threads are safe.
+            bias = _bias(booster, threads)
         recalibration = manifest.recalibration
         baseline = recalibration.intercept + recalibration.slope * bias
         return cls(manifest, booster, serialized, baseline, threads)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from medscore_assets.definitions import build_defs
 from medscore_assets.settings import Settings
 from resources.embedded_postgres import release
 from resources.registry import ModelRegistry
-from resources.warehouse import Warehouse
+from resources.warehouse import Part, Warehouse
 from tests.faults import worker
 from tests.faults.lists import correct, digests, first_rows
 from tests.infrastructure.test_embedded_postgres import postmaster, server_processes
@@ -51,9 +51,12 @@ class FatedWarehouse(Warehouse):
         super().lock(connection, name, **options)
         self._comes_to("reading")
 
-    def replace(self, connection: sa.Connection, table: sa.Table, *arguments: Any, **options: Any) -> int:
-        written = super().replace(connection, table, *arguments, **options)
-        self._comes_to(table.name)
+    def replace_each(self, connection: sa.Connection, parts: Sequence[Part]) -> list[int]:
+        written = []
+        # One after another, so that the server can die between two tables.
+        for part in parts:
+            written += super().replace_each(connection, [part])
+            self._comes_to(part.table.name)
         return written
 
     def _comes_to(self, step: str) -> None:

@@ -5,6 +5,7 @@ Belongs here: functions that open everything for themselves, and nothing that a 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
@@ -34,7 +35,7 @@ class MeetingWarehouse(Warehouse):
     def lock(self, connection: sa.Connection, name: str, **options: Any) -> None:
         barrier, self._barrier = self._barrier, None
         if barrier is not None:
-            barrier.wait(60)
+            barrier.wait(300)
         super().lock(connection, name, **options)
 
 
@@ -76,6 +77,19 @@ def run_job(warehouse: Warehouse, registry: ModelRegistry, day: str) -> str:
     return "" if result.success else "\n".join(failures) or "failed"
 
 
+def prepare_store(url: str, folder: Path, barrier: Barrier, answer: Connection) -> None:
+    """Prepare a registry's database; send how many models it has and what was printed meanwhile."""
+    with (folder / f"said by {os.getpid()}").open("w+b") as said:
+        for output in (1, 2):
+            os.dup2(said.fileno(), output)
+        registry = ModelRegistry(url, artifacts=folder.as_uri(), cache=folder)
+        barrier.wait(300)
+        registry.prepare()
+        number = len(registry.versions("readmission"))
+        said.seek(0)
+        answer.send((number, said.read()))
+
+
 class TellingWarehouse(Warehouse):
     """Tells another process when it is about to write for the first time."""
 
@@ -83,11 +97,11 @@ class TellingWarehouse(Warehouse):
         super().__init__(url)
         self._listener: Connection | None = listener
 
-    def replace(self, *arguments: Any, **options: Any) -> int:
+    def replace_each(self, *arguments: Any, **options: Any) -> list[int]:
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.send("writes")
-        return super().replace(*arguments, **options)
+        return super().replace_each(*arguments, **options)
 
 
 def publish(url: str, model_files: Path, day: str, parent: Connection) -> None:
