@@ -142,7 +142,11 @@ class Engine:
 
 def connect(options: EngineOptions | None = None) -> Engine:
     """The engine that the options name. Raises `PermanentError` if it is not installed or has no Java."""
+    import ibis
+
     options = options or EngineOptions()
+    # Else Ibis spells out a column wherever the next select uses it, and engines compute it as often.
+    ibis.options.sql.fuse_selects = False
     match options.engine:
         case "duckdb":
             return _duckdb(options)

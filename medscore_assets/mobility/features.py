@@ -7,7 +7,7 @@ the few rows that it needs. Does not belong here: names and windows (`contracts/
 A row is (patient_id, day) for every day asked for, whether or not the day itself holds data, of every
 patient with data within `MAX_GAP_DAYS` before it. Windows are calendar days. For a range, each patient's
 calendar is completed first, so that the row k before is the day k before; for one day, the days before are
-picked by date. Both give the same `lag_1` to `lag_28`, and all else is computed from these.
+picked by date. Both give the same `day_1` to `day_28`, and all else is computed from these.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from medscore_assets.contracts.mobility import MAX_GAP_DAYS, MOBILITY, WEAR_DAY_MINUTES
+from medscore_assets.contracts.mobility import MAX_GAP_DAYS, MOBILITY
 from medscore_assets.mobility.clinical import day_number, number_of, people, states
 from medscore_assets.mobility.feature_set import (
-    KEPT_LAGS,
     LONGEST,
-    WEAR_WINDOWS,
+    NO_DATA,
     Known,
+    coded,
+    day_code,
     formula,
-    lag,
-    window_sums,
+    with_windows,
 )
 from medscore_assets.mobility.rollups import days_with_data, month_of
 
@@ -87,9 +87,11 @@ def feature_frame(inputs: Inputs, first_day: date, last_day: date) -> ir.Table:
     daily = days_with_data(inputs.daily)
     daily = daily.filter(daily.day.between(needs.first_day, needs.last_day))
     inputs = replace(inputs, daily=daily, rollups=_before(inputs.rollups, needs))
-    days = _calendar(needs.first_day, last_day)
+    days, everybody = _calendar(needs.first_day, last_day), _everybody(inputs, first_day)
     gather = _one_day if first_day == last_day else _range
-    known = _with_patients(gather(inputs, needs, days, first_day), inputs, days, first_day, last_day)
+    history = with_windows(gather(_known_days(daily, everybody), everybody, days, needs, first_day))
+    state = states(inputs.diagnoses, inputs.therapies, inputs.side_effects, first_day, last_day)
+    known = _with_patients(history, everybody, days, state)
     columns = Known(known)
     return known.select("patient_id", "day", **{m.name: formula(m, columns) for m in MOBILITY.features})
 
@@ -135,111 +137,104 @@ def _calendar(first: date, last: date) -> ir.Table:
     return ibis.memtable(pa.table(columns))
 
 
-def _known_patients(inputs: Inputs, first_day: date) -> ir.Table:
-    """(patient_id): who has data late enough to be eligible on the first day, or in the days read."""
+def _everybody(inputs: Inputs, first_day: date) -> ir.Table:
+    """Who has data late enough to be eligible on the first day, or in the days read: one row per patient.
+
+    Columns: `patient_id`, the sums of the months before (`_before`), what `people` knows, and `who`, a number
+    that stands for the patient: engines sort and join by numbers at a fraction of the cost of texts.
+    """
     import ibis
 
     old = inputs.rollups
     recent = old.filter(old.old_number >= number_of(first_day) - MAX_GAP_DAYS)
-    return ibis.union(inputs.daily.select("patient_id"), recent.select("patient_id"), distinct=True)
+    known = ibis.union(inputs.daily.select("patient_id"), recent.select("patient_id"), distinct=True)
+    # In order, so that a part that an engine computes twice gets the same numbers.
+    known = known.mutate(who=ibis.row_number().over(order_by=known.patient_id).cast("int32"))
+    known = known.left_join(old, "patient_id", rname="{name}_r").drop("patient_id_r")
+    return known.left_join(people(inputs.patients), "patient_id", rname="{name}_p").drop("patient_id_p")
 
 
-def _range(inputs: Inputs, needs: Reads, days: ir.Table, first_day: date) -> ir.Table:
+def _known_days(daily: ir.Table, everybody: ir.Table) -> ir.Table:
+    """(who, number, steps, code, wear_minutes): the days with data."""
+    joined = daily.inner_join(everybody.select("patient_id", "who"), "patient_id")
+    return joined.select(
+        "who",
+        number=day_number(joined.day),
+        steps=joined.steps.cast("float64"),
+        code=day_code(joined.steps, joined.wear_minutes),
+        wear_minutes=joined.wear_minutes,
+    )
+
+
+def _range(known: ir.Table, everybody: ir.Table, days: ir.Table, needs: Reads, first_day: date) -> ir.Table:
     """What is known before each day of a range, by windows over completed calendars.
 
-    Columns: patient_id, number, lag_1 to lag_28, wear_days_7 and wear_days_28, wear_minutes, new_n, new_sum,
-    new_squares (of the days since the first day's month began) and new_number (the last day with data).
+    Columns: who, number, day_1 to day_28 (`coded`), wear_minutes, new_n, new_sum, new_squares (of the days
+    since the first day's month began) and new_number (the last day with data).
     """
     import ibis
 
-    daily = inputs.daily
-    worn = daily.select(
-        "patient_id",
-        "day",
-        steps=daily.steps.cast("float64"),
-        wear_minutes=daily.wear_minutes,
-    )
-    rows = _known_patients(inputs, first_day).cross_join(days.select("day", "number"))
-    rows = rows.left_join(worn, ["patient_id", "day"])
-    steps, number = rows.steps, rows.number
-    new = (number >= number_of(needs.months_before)).ifelse(steps, ibis.null("float64"))
-    wear = (rows.wear_minutes >= WEAR_DAY_MINUTES).cast("float64")
-    order = {"group_by": rows.patient_id, "order_by": number}
+    every_day = everybody.select("who").cross_join(days.select("number"))
+    rows = every_day.left_join(known, ["who", "number"], rname="{name}_r")
+    code, number = rows.code.fill_null(NO_DATA), rows.number
+    new = (code >= 0) & (number >= number_of(needs.months_before))
+    steps = new.ifelse(rows.steps, 0.0)
+    order = {"group_by": rows.who, "order_by": number}
     by_day, before = ibis.window(**order), ibis.window(**order, rows=(None, -1))
-    known = rows.select(
-        "patient_id",
+    history = rows.select(
+        "who",
         "number",
-        **{lag(k): steps.lag(k).over(by_day) for k in range(1, LONGEST + 1)},
-        **{f"wear_days_{n}": wear.sum().over(ibis.window(**order, rows=(-n, -1))) for n in WEAR_WINDOWS},
+        **{coded(k): code.lag(k, NO_DATA).over(by_day) for k in range(1, LONGEST + 1)},
         wear_minutes=rows.wear_minutes.lag(1).over(by_day),
-        new_n=new.count().over(before),
-        new_sum=new.sum().over(before),
-        new_squares=(new * new).sum().over(before),
-        new_number=steps.notnull().ifelse(number, ibis.null("int32")).max().over(before),
+        new_n=new.cast("float64").sum().over(before),
+        new_sum=steps.sum().over(before),
+        new_squares=(steps * steps).sum().over(before),
+        new_number=(code >= 0).ifelse(number, ibis.null("int32")).max().over(before),
     )
-    return known.filter(known.number >= number_of(first_day))
+    return history.filter(history.number >= number_of(first_day))
 
 
-def _one_day(inputs: Inputs, needs: Reads, days: ir.Table, day: date) -> ir.Table:
+def _one_day(known: ir.Table, everybody: ir.Table, days: ir.Table, needs: Reads, day: date) -> ir.Table:
     """The columns of `_range` for one day, picked by date from the few days that it needs."""
     import ibis
 
-    daily = inputs.daily
-    rows = daily.select(
-        "patient_id",
-        "day",
-        steps=daily.steps.cast("float64"),
-        wear=(daily.wear_minutes >= WEAR_DAY_MINUTES).cast("float64"),
-        wear_minutes=daily.wear_minutes,
-    )
-    rows = rows.mutate(back=number_of(day) - day_number(rows.day))
+    rows = known.mutate(back=number_of(day) - known.number)
     new = rows.back <= (day - needs.months_before).days
-    picked = rows.group_by("patient_id").aggregate(
-        **{lag(k): rows.steps.max(where=rows.back == k) for k in range(1, LONGEST + 1)},
-        **{f"wear_days_{n}": rows.wear.sum(where=rows.back <= n) for n in WEAR_WINDOWS},
+    picked = rows.group_by("who").aggregate(
+        **{coded(k): rows.code.max(where=rows.back == k) for k in range(1, LONGEST + 1)},
         wear_minutes=rows.wear_minutes.max(where=rows.back == 1),
         new_n=rows.steps.count(where=new),
         new_sum=rows.steps.sum(where=new),
         new_squares=(rows.steps * rows.steps).sum(where=new),
         new_number=(number_of(day) - rows.back.min()).cast("int32"),
     )
-    everybody = _known_patients(inputs, day).left_join(picked, "patient_id").drop("patient_id_right")
-    return everybody.mutate(number=ibis.literal(number_of(day), "int32"))
+    history = everybody.select("who").left_join(picked, "who", rname="{name}_r").drop("who_r")
+    codes = {coded(k): history[coded(k)].fill_null(NO_DATA) for k in range(1, LONGEST + 1)}
+    return history.mutate(number=ibis.literal(number_of(day), "int32"), **codes)
 
 
-def _with_patients(
-    history: ir.Table, inputs: Inputs, days: ir.Table, first_day: date, last_day: date
-) -> ir.Table:
+def _with_patients(history: ir.Table, everybody: ir.Table, days: ir.Table, state: ir.Table) -> ir.Table:
     """The columns of `Known`: history to date, calendar, patient and clinical state, for who is eligible."""
     import ibis
 
-    old = inputs.rollups
-    joined = history.left_join(old, "patient_id")
+    joined = history.inner_join(everybody, "who", rname="{name}_r")
     total = {
         f"base_{name}": joined[f"old_{name}"].fill_null(0.0)
         + joined[f"new_{name}"].cast("float64").fill_null(0.0)
         for name in ("n", "sum", "squares")
     }
+    gone = ("wear_minutes", "new_n", "new_sum", "new_squares", "new_number")
     known = joined.select(
-        "patient_id",
-        "number",
-        **{lag(k): joined[lag(k)] for k in KEPT_LAGS},
-        **window_sums(joined),
-        **{name: joined[name].fill_null(0.0) for name in (f"wear_days_{n}" for n in WEAR_WINDOWS)},
+        *(name for name in history.columns if name not in gone),
+        *("patient_id", "birth_year", "birth_month_day", "sex"),
         wear_minutes_lag_1=joined.wear_minutes,
         last_number=ibis.coalesce(joined.new_number, joined.old_number),
         **total,
     )
-    known = known.filter(known.last_number >= known.number - MAX_GAP_DAYS)
-    known = known.inner_join(days, "number")
-    known = known.left_join(people(inputs.patients), "patient_id", rname="{name}_p")
-    state = states(inputs.diagnoses, inputs.therapies, inputs.side_effects, first_day, last_day)
+    known = known.filter(known.last_number >= known.number - MAX_GAP_DAYS).inner_join(days, "number")
+    named = state.inner_join(everybody.select("patient_id", "who"), "patient_id").drop("patient_id")
     return known.left_join(
-        state,
-        [
-            known.patient_id == state.patient_id,
-            known.number >= state.from_number,
-            known.number <= state.to_number,
-        ],
+        named,
+        [known.who == named.who, known.number >= named.from_number, known.number <= named.to_number],
         rname="{name}_c",
     )
