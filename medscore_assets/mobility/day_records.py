@@ -27,6 +27,8 @@ COUNTED = ["patient_id", "device", "count"]
 NEVER = (0, 0, 0)
 """A day without a moment."""
 MISSING = np.iinfo(np.int64).min
+Place = tuple[str, int]
+"""A file's path and the number of a row group in it."""
 MICROS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 """Microseconds in the units of times whose statistics are looked at."""
 
@@ -62,13 +64,23 @@ class Records:
     changes: Array
 
 
-def on_the_day(paths: Sequence[str], day: LocalDay) -> Iterator[Records]:
-    """The records of raw files on a local day. Errors in reading are Arrow's."""
+def on_the_day(paths: Sequence[str], day: LocalDay) -> Iterator[tuple[Place, Records]]:
+    """The records of raw files on a local day, and where they are. Errors in reading are Arrow's."""
     for path in paths:
         with pq.ParquetFile(path, read_dictionary=TEXTS) as file:
             for number in range(file.num_row_groups):
                 if (found := _of_row_group(file, number, day)) is not None:
-                    yield found
+                    yield (path, number), found
+
+
+def read_again(place: Place, day: LocalDay) -> Records:
+    """The records of one place that `on_the_day` named."""
+    path, number = place
+    with pq.ParquetFile(path, read_dictionary=TEXTS) as file:
+        found = _of_row_group(file, number, day)
+    if found is None:
+        raise pa.ArrowInvalid("the file has changed while it was read")
+    return found
 
 
 def _of_row_group(file: pq.ParquetFile, number: int, day: LocalDay) -> Records | None:

@@ -5,7 +5,9 @@ Does not belong here: which records lie on the day (`day_records.py`), the rules
 begins where (`daily.py`).
 
 Sums go straight into a small array of a row group's hours. Grouping in a SQL engine takes several times the
-CPU time. A day takes some 16 bytes of memory for each of its records and 400 for each patient and device.
+CPU time. Records are let go as soon as they are summed, so that the next ones find the processor's cache: a
+day takes some 400 bytes of memory for each patient and device. The few row groups between which a record may
+lie twice are read again.
 """
 
 from __future__ import annotations
@@ -18,7 +20,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from medscore_assets.mobility.day_records import MINUTE_US, LocalDay, Records, on_the_day
+from medscore_assets.mobility.day_records import (
+    MINUTE_US,
+    LocalDay,
+    Place,
+    Records,
+    on_the_day,
+    read_again,
+)
 
 Array = npt.NDArray[Any]
 
@@ -59,10 +68,10 @@ class _Group:
 
     Of each of `pairs` (the position of the patient times the number of devices, plus that of the device):
     whether it has any record (`seen`), `flags`, and by the hours of `span` `sums` (steps, and `RECORD` for
-    each record that counts) and `minutes` (the sum of a bit for the minute of each). Of each record: `cell`
-    (pair and hour), `time` (microseconds of the day), and `steps`, 0 if they do not count.
+    each record that counts, once) and `minutes` (a bit for each).
     """
 
+    place: Place
     patients: pa.Array
     devices: pa.Array
     pairs: Array
@@ -71,8 +80,21 @@ class _Group:
     span: range
     sums: Array
     minutes: Array
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """The records of a row group.
+
+    Of each: the pair and hour (`cell`, of as many as `pairs` by `span`), the `time` (microseconds of the
+    day), the `minute` of the hour, and the `steps`, 0 if they do not count.
+    """
+
+    pairs: Array
+    span: range
     cell: Array
     time: Array
+    minute: Array
     steps: Array
 
 
@@ -96,23 +118,39 @@ def by_patient(paths: Sequence[str], day: LocalDay, rules: Rules) -> pa.Table:
 
     `hours` are those with steps. `paths` are raw files; errors in reading them are Arrow's.
     """
-    groups = [_group(records, rules) for records in on_the_day(paths, day)]
+    groups = [_group(place, records, rules) for place, records in on_the_day(paths, day)]
     if not groups:
         columns = {name: pa.array([], pa.int64()) for name in NUMBERS}
         return pa.table({"patient_id": pa.array([], pa.string()), **columns})
     numbers, edges, patients = _pairs(groups)
-    summed = _summed(groups, numbers, edges)
-    _count_once(groups, numbers, summed, rules.duplicate)
+    summed, shared = _summed(groups, numbers, edges)
+    _count_once(groups, numbers, summed, shared, day, rules)
     columns = _resolved(summed, rules.overlapping)
     found = pa.table({"patient_id": patients, **columns})
     return found.filter(np.logical_or.reduceat(summed.seen, edges[:-1])).sort_by("patient_id")
 
 
-def _group(records: Records, rules: Rules) -> _Group:
-    patients, devices, time = records.patients, records.devices, records.time
+def _group(place: Place, records: Records, rules: Rules) -> _Group:
+    placed, seen, flags = _placed(records, rules)
+    shape = (len(placed.pairs), len(placed.span))
+    sums, minutes = _by_hour(placed, shape)
+    crowded = _crowded(sums, minutes)
+    if crowded.any():
+        rows = np.flatnonzero(crowded.reshape(-1).take(placed.cell) & (placed.steps > 0))
+        once = _once(placed.cell[rows], placed.time[rows], placed.minute[rows], placed.steps[rows])
+        np.put(sums, once.cells, once.sums)
+        np.put(minutes, once.cells, once.minutes)
+        flags[once.repeated // shape[1]] |= rules.duplicate
+    return _Group(
+        place, records.patients, records.devices, placed.pairs, seen, flags, placed.span, sums, minutes
+    )
+
+
+def _placed(records: Records, rules: Rules) -> tuple[_Placed, Array, Array]:
+    """The records by pair and hour, and of the pairs whether they have any, and their flags."""
     # In whole words, which numpy takes at once as positions.
-    pair = records.who * np.intp(len(devices)) + records.device
-    size, span = len(patients) * len(devices), _span(time)
+    pair = records.who * np.intp(len(records.devices)) + records.device
+    size, span = len(records.patients) * len(records.devices), _span(records.time)
     pairs = np.arange(size)
     if size * len(span) > SPARSE * len(pair):
         pairs, pair = _numbered(pair, size)
@@ -122,8 +160,11 @@ def _group(records: Records, rules: Rules) -> _Group:
     if records.changes.any():
         np.bitwise_or.at(flags, pair, records.changes.astype(np.int32))
     steps = _possible(records, pair, flags, rules)
-    cell, sums, minutes = _by_hour(pair, time, steps, size, span)
-    return _Group(patients, devices, pairs, seen, flags, span, sums, minutes, cell, time, steps)
+    minute = (records.time // MINUTE_US).astype(np.int16)
+    hour = minute // np.int16(HOUR_MINUTES)
+    cell = pair * np.intp(len(span)) + (hour - np.int16(span.start))
+    minute -= hour * np.int16(HOUR_MINUTES)
+    return _Placed(pairs, span, cell, records.time, minute, steps), seen, flags
 
 
 def _span(time: Array) -> range:
@@ -145,23 +186,24 @@ def _possible(records: Records, pair: Array, flags: Array, rules: Rules) -> Arra
     return steps
 
 
-def _by_hour(pair: Array, time: Array, steps: Array, size: int, span: range) -> tuple[Array, Array, Array]:
-    """The cells of records, and for so many pairs by hour the sums and the bits of minutes of a `_Group`."""
-    sums, minutes = np.zeros((size, len(span)), np.int64), np.zeros((size, len(span)), np.uint64)
-    cells = np.empty(len(pair), np.int32 if sums.size < 2**31 else np.int64)
-    for first in range(0, len(pair), AT_ONCE):
+def _by_hour(placed: _Placed, shape: tuple[int, int]) -> tuple[Array, Array]:
+    """The sums and the bits of minutes of a `_Group`, each record counted as often as it is there."""
+    sums, minutes = np.zeros(shape, np.int64), np.zeros(shape, np.uint64)
+    for first in range(0, len(placed.cell), AT_ONCE):
         some = slice(first, first + AT_ONCE)
-        minute = (time[some] // MINUTE_US).astype(np.int16)
-        hour = minute // np.int16(HOUR_MINUTES)
-        cell = pair[some] * np.intp(len(span)) + (hour - np.int16(span.start))
-        counts = steps[some] > 0
-        np.add.at(sums.reshape(-1), cell, steps[some] + counts * RECORD)
+        cell, steps = placed.cell[some], placed.steps[some]
+        counts = steps > 0
+        np.add.at(sums.reshape(-1), cell, steps + counts * RECORD)
         # Added and not combined, which would take thrice the time. Different minutes give a bit for each
         # record; the same ones carry, so that there are fewer bits than records.
-        bits = counts.astype(np.uint64) << (minute - hour * np.int16(HOUR_MINUTES)).astype(np.uint64)
+        bits = counts.astype(np.uint64) << placed.minute[some].astype(np.uint64)
         np.add.at(minutes.reshape(-1), cell, bits)
-        cells[some] = cell
-    return cells, sums, minutes
+    return sums, minutes
+
+
+def _crowded(sums: Array, minutes: Array) -> Array:
+    """The hours with more records than bits: only these can hold a record or a minute twice."""
+    return (sums >> RECORD_BITS) > np.bitwise_count(minutes)
 
 
 def _numbered(values: Array, size: int) -> tuple[Array, Array]:
@@ -199,7 +241,8 @@ def _pairs(groups: Sequence[_Group]) -> tuple[list[Array], Array, pa.Array]:
     return numbers, np.append(first, len(there)), patients.dictionary.take(pa.array(owner))
 
 
-def _summed(groups: Sequence[_Group], numbers: list[Array], edges: Array) -> _Day:
+def _summed(groups: Sequence[_Group], numbers: list[Array], edges: Array) -> tuple[_Day, Array]:
+    """The day, and in which hours of which pairs several row groups have records of one minute."""
     spans = [group.span for group in groups]
     span = range(min(one.start for one in spans), max(one.stop for one in spans))
     size = int(edges[-1])
@@ -211,14 +254,17 @@ def _summed(groups: Sequence[_Group], numbers: list[Array], edges: Array) -> _Da
         sums=np.zeros((size, len(span)), np.int64),
         minutes=np.zeros((size, len(span)), np.uint64),
     )
+    shared = np.zeros(day.sums.shape, bool)
     for group, pairs in zip(groups, numbers, strict=True):
         hours = _within(group, span)
         for to, of in _places(pairs, group.seen, size):
+            if day.seen[to].any():
+                shared[to, hours] |= (day.minutes[to, hours] & group.minutes[of]) != 0
             day.sums[to, hours] += group.sums[of]
             day.minutes[to, hours] |= group.minutes[of]
             day.flags[to] |= group.flags[of]
             day.seen[to] |= group.seen[of]
-    return day
+    return day, shared
 
 
 def _places(pairs: Array, seen: Array, size: int) -> Iterator[tuple[Array | slice, Array | slice]]:
@@ -242,42 +288,54 @@ def _within(group: _Group, span: range) -> slice:
     return slice(group.span.start - span.start, group.span.stop - span.start)
 
 
-def _each_once(pairs: Array, place: Array) -> Iterator[tuple[Array, Array]]:
-    """Numbers of pairs and their places, in parts without the same number twice."""
-    while len(pairs):
-        once, first = np.unique(pairs, return_index=True)
-        if len(once) == len(pairs):
-            yield pairs, place
-            return
-        yield once, place[first]
-        pairs, place = np.delete(pairs, first), np.delete(place, first)
+@dataclass(frozen=True, slots=True)
+class _Once:
+    """Hours in which each record counts once.
+
+    Their cells, in order, `sums` and `minutes` as in `_Group`, and the cells that held a record `repeated`ly.
+    """
+
+    cells: Array
+    sums: Array
+    minutes: Array
+    repeated: Array
 
 
-def _count_once(groups: Sequence[_Group], numbers: list[Array], day: _Day, duplicate: int) -> None:
-    """Count each record once, and each minute. Only hours with more records than bits hold any twice."""
-    crowded = (day.sums >> RECORD_BITS) > np.bitwise_count(day.minutes)
-    if not crowded.any():
-        return
-    hours, found = len(day.span), []
-    for group, pairs in zip(groups, numbers, strict=True):
-        within, here = _within(group, day.span), np.zeros(group.sums.shape, bool)
-        here[group.seen] = crowded[pairs[group.seen], within]
-        rows = np.flatnonzero(here.reshape(-1).take(group.cell.astype(np.intp)) & (group.steps > 0))
-        pair, hour = np.divmod(group.cell[rows], len(group.span))
-        cells = pairs[pair] * hours + hour + within.start
-        found.append((group.steps[rows], group.time[rows], cells))
-    steps, time, cells = (np.concatenate(column) for column in zip(*found, strict=True))
+def _once(cells: Array, time: Array, minute: Array, steps: Array) -> _Once:
+    """The hours of some records, which all count: the arguments are of each record."""
     order = np.lexsort((steps, time, cells))
-    steps, time, cells = steps[order], time[order], cells[order]
+    time, minute, steps, cells = time[order], minute[order], steps[order], cells[order]
     same = np.diff(cells, prepend=-1) == 0
-    minute = np.diff(time // MINUTE_US, prepend=-1) != 0
     again = same & (np.diff(time, prepend=-1) == 0) & (np.diff(steps, prepend=-1) == 0)
     places, place = np.unique(cells, return_inverse=True)
-    once = np.bincount(place[~again], steps[~again]).astype(np.int64)
-    np.put(day.sums, places, once + np.bincount(place[~again]) * RECORD)
-    worn = np.bincount(place[~same | minute]).astype(np.uint64)
-    np.put(day.minutes, places, (np.uint64(1) << worn) - np.uint64(1))
-    day.flags[np.unique(cells[again] // hours)] |= duplicate
+    sums, minutes = np.zeros(len(places), np.int64), np.zeros(len(places), np.uint64)
+    np.add.at(sums, place[~again], steps[~again] + RECORD)
+    np.bitwise_or.at(minutes, place, np.uint64(1) << minute.astype(np.uint64))
+    return _Once(places, sums, minutes, np.unique(cells[again]))
+
+
+def _count_once(
+    groups: Sequence[_Group], numbers: list[Array], summed: _Day, shared: Array, day: LocalDay, rules: Rules
+) -> None:
+    """Count records once that lie in several row groups: those of the same minute. They are read again."""
+    if not shared.any():
+        return
+    hours, found, concerned = len(summed.span), [], np.append(shared.any(axis=1), False)
+    for group, pairs in zip(groups, numbers, strict=True):
+        own = np.flatnonzero(concerned[pairs] & group.seen)
+        if not len(own):
+            continue
+        within, here = _within(group, summed.span), np.zeros(group.sums.shape, bool)
+        here[own] = shared[pairs[own], within]
+        placed, _, _ = _placed(read_again(group.place, day), rules)
+        rows = np.flatnonzero(here.reshape(-1).take(placed.cell) & (placed.steps > 0))
+        pair, hour = np.divmod(placed.cell[rows], len(group.span))
+        cells = pairs[pair] * hours + hour + within.start
+        found.append((cells, placed.time[rows], placed.minute[rows], placed.steps[rows]))
+    once = _once(*(np.concatenate(column) for column in zip(*found, strict=True)))
+    np.put(summed.sums, once.cells, once.sums)
+    np.put(summed.minutes, once.cells, once.minutes)
+    summed.flags[once.repeated // hours] |= rules.duplicate
 
 
 def _resolved(day: _Day, overlapping: int) -> dict[str, Array]:
