@@ -5,7 +5,8 @@
 Each part runs in a fresh process on the files of those before it, so that its CPU seconds and its peak of
 memory are its own. Rates are per CPU-second, of all threads and of what the process started; a wall time
 holds for a machine that does nothing else. Patients, records and daily rows are made up
-(`medscore demo steps`); the last part is 33 real people.
+(`medscore demo steps`); the last part is 33 real people. What serves them is chosen on the rows on which it
+is then held against the best simple forecast: that holds by construction, and tells nothing of other days.
 
 `--full` is the document's plan: 100,000 patients x 1,089 days of daily rows to features really run, and at
 least 500 million records really read, scaled to 8 billion. It takes some six gigabytes of disk and cleans up.
@@ -31,7 +32,7 @@ from benchmarks.harness import Report, console
 from benchmarks.mobility_lake import megabytes
 from benchmarks.mobility_parts import PARTS, Sizes, arguments
 from benchmarks.mobility_people import source
-from medscore_assets.mobility.baselines import NAIVE
+from medscore_assets.mobility.baselines import EXPANDING, SAME_WEEKDAY, SEVEN_DAYS, YESTERDAY
 from medscore_assets.mobility.training_set import LATER_DATES
 from medscore_assets.settings import PROJECT_ROOT
 from resources.errors import PermanentError
@@ -43,6 +44,9 @@ FULL_BLOCKS = 20
 RECORDS_PER_DAY = document.RECORDS_PER_PATIENT / document.DAYS
 BYTES = {"record": 4.0, "daily row": 10.0, "feature row": 170.0}
 """On disk, rounded up, to tell before whether there is room."""
+
+SIMPLE = (YESTERDAY, SAME_WEEKDAY, SEVEN_DAYS, EXPANDING)
+"""What is served must not be worse than: single naive forecasts, not combined ones."""
 
 Json = Annotated[Path | None, typer.Option("--json")]
 
@@ -66,6 +70,8 @@ GOALS = (
     Bound("feature rows per CPU-second", "backfill", "feature_rows", "features_cpu_s", 150e3, "", True),
     Bound("one day's features", "one_day", "one_day_wall_s", None, 10, "s", False),
     Bound("one day's forecasts, end to end", "forecasts", "forecasts_wall_s", None, 10, "s", False),
+    Bound("a stored forecast, 99 of 100 requests", "api", "stored_p99_ms", None, 20, "ms", False),
+    Bound("a forecast on demand, 99 of 100", "api", "on_demand_p99_ms", None, 100, "ms", False),
 )
 
 
@@ -194,23 +200,24 @@ def _beside(found: dict[str, dict[str, Any]]) -> dict[str, float]:
 
 
 def _people(report: Report, found: dict[str, Any]) -> None:
-    """What serves must not be worse on later dates than the forecast that turns out best there.
+    """What serves must not be worse on later dates than the simple forecast that is best there.
 
-    That one is known only afterwards, so a choice of few people can miss it.
+    The choice is made by the same errors on the same rows, so this holds by construction: it watches the
+    rule, and says nothing of how well the choice does on other days.
     """
     for horizon in ("1 d", "7 d"):
         told = found[horizon]
-        what = f"Fitabase, {horizon}, later dates: error of {told['serves']} / of the best naive forecast"
+        what = f"Fitabase, {horizon}, later dates: error of {told['serves']} / of the best simple forecast"
         report.within(what, _share(told, (LATER_DATES,)), 0, 1, "")
 
 
 def _share(told: dict[str, Any], of_sets: tuple[str, ...]) -> float:
-    """The error of what serves over that of the best naive forecast, on the rows of some sets."""
+    """The error of what serves over that of the best simple forecast, on the rows of some sets."""
 
     def error(name: str) -> float:
         return sum(float(told["mae"][of_set][name][0]) * told["rows"][of_set] for of_set in of_sets)
 
-    return error(told["serves"]) / min(error(name) for name in NAIVE)
+    return error(told["serves"]) / min(error(name) for name in SIMPLE)
 
 
 def _require_room(sizes: Sizes) -> None:

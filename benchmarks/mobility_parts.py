@@ -6,7 +6,8 @@ Prints one JSON object: the part's own figures, wall and CPU seconds of its meas
 of its process with its children (Spark's JVM is one).
 
 Belongs here: the work of each part and what it counts. Does not belong here: goals and the order of the parts
-(`mobility.py`), the lakes (`mobility_lake.py`), real people (`mobility_people.py`).
+(`mobility.py`), the lakes (`mobility_lake.py`), requests (`mobility_api.py`), real people
+(`mobility_people.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks import mobility_people
+from benchmarks import mobility_api, mobility_people
 from benchmarks.mobility_lake import bytes_per_row, megabytes, records_in, write_daily_rows
 from medscore_assets.demo.steps import StepPlan, write
 from medscore_assets.mobility.daily import DAILY_STEPS, write_daily
@@ -220,6 +221,15 @@ def forecasts(sizes: Sizes, meter: Meter) -> Figures:
     return counts | {"server_cpu_s": round(_cpu_of(server) - served, 2), "served": serving.summary()}
 
 
+def api(sizes: Sizes, meter: Meter) -> Figures:
+    """One patient's forecast over HTTP, from the day that was published and from the features of the next."""
+    folder = Path(sizes.folder)
+    with meter.measuring("api"):
+        return mobility_api.measured(
+            folder / "home", sizes.lake, folder / "models", _serving(folder / "models"), LAST_DAY + DAY
+        )
+
+
 def spark(sizes: Sizes, meter: Meter) -> Figures:
     """The same day on Spark within this machine: its records to daily rows, its daily rows to features."""
     from medscore_assets.mobility.spark_work import features_on, steps_on
@@ -249,7 +259,7 @@ def people(sizes: Sizes, meter: Meter) -> Figures:
 
 PARTS: dict[str, Callable[[Sizes, Meter], Figures]] = {
     work.__name__: work
-    for work in (generate, daily, rows, backfill, one_day, train, forecasts, spark, people)
+    for work in (generate, daily, rows, backfill, one_day, train, forecasts, api, spark, people)
 }
 
 

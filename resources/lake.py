@@ -59,6 +59,8 @@ class Dataset:
     sorted_by: str | None = None
     """The text of few values by which writers sort the rows of a file where they can: readers pass over row
     groups by its least and greatest value, as by those of numbers and times."""
+    row_group: int = ROW_GROUP
+    """Rows in a row group, or somewhat more. Small ones are for files in which few rows are looked for."""
 
     def folder(self, day: date | None = None) -> str:
         """The folder of a partition, or of the whole data set if it has none: `path/day=2024-03-01`."""
@@ -226,24 +228,39 @@ class Lake:
         """A Parquet file of `rows`, aside: no reader sees it until the store takes it."""
         with self._store.aside(folder) as file:
             where = f"{self.url}/{folder}"
-            write_parquet(file, rows, dataset.schema, where=where, sorted_by=dataset.sorted_by)
+            write_parquet(
+                file,
+                rows,
+                dataset.schema,
+                where=where,
+                sorted_by=dataset.sorted_by,
+                row_group=dataset.row_group,
+            )
             yield file
 
 
 def write_parquet(
-    file: Path, rows: Rows, schema: pa.Schema, *, where: str, sorted_by: str | None = None
+    file: Path,
+    rows: Rows,
+    schema: pa.Schema,
+    *,
+    where: str,
+    sorted_by: str | None = None,
+    row_group: int = ROW_GROUP,
 ) -> None:
-    """Write rows, brought to `schema`, in row groups of `ROW_GROUP` or somewhat more. `where` is for errors.
+    """Write rows, brought to `schema`, in row groups of `row_group` or somewhat more. `where` is for errors.
 
     Minutes and counts repeat as texts do, so every column begins with a dictionary; where it would grow
-    past `DICTIONARY_BYTES`, the writer goes on without. Least and greatest values cost a third of the time
-    for texts of few values, by which nobody looks for rows, `sorted_by` apart.
+    past `DICTIONARY_BYTES` (of a small row group: its share), the writer goes on without. Least and
+    greatest values cost a third of the time for texts of few values, by which nobody looks for rows,
+    `sorted_by` apart.
     """
-    options: dict[str, Any] = {"compression": COMPRESSION, "dictionary_pagesize_limit": DICTIONARY_BYTES}
+    most = DICTIONARY_BYTES * min(row_group, ROW_GROUP) // ROW_GROUP
+    options: dict[str, Any] = {"compression": COMPRESSION, "dictionary_pagesize_limit": most}
     sought = [f.name for f in schema if not pa.types.is_dictionary(f.type) or f.name == sorted_by]
     with pq.ParquetWriter(file, schema, write_statistics=sought, **options) as writer:
-        for table in _row_groups(rows):
-            writer.write_table(as_schema(table, schema, where=where), row_group_size=2 * ROW_GROUP)
+        for table in _row_groups(rows, row_group):
+            writer.write_table(as_schema(table, schema, where=where), row_group_size=2 * row_group)
 
 
 def as_schema(table: pa.Table, schema: pa.Schema, *, where: str) -> pa.Table:
@@ -299,16 +316,16 @@ def _store(url: str, s3: Any, cache: Path | None) -> Store:
     return FolderStore(Path(url.removeprefix("file://")))
 
 
-def _row_groups(rows: Rows) -> Iterator[pa.Table]:
+def _row_groups(rows: Rows, row_group: int) -> Iterator[pa.Table]:
     """The rows as tables of one row group each, at most twice as long; no empty ones."""
     if isinstance(rows, pa.Table):
-        rows = rows.to_batches(max_chunksize=ROW_GROUP)
+        rows = rows.to_batches(max_chunksize=row_group)
     gathered: list[pa.RecordBatch] = []
     waiting = 0
     for batch in rows:
         gathered.append(batch)
         waiting += batch.num_rows
-        if waiting >= ROW_GROUP:
+        if waiting >= row_group:
             yield pa.Table.from_batches(gathered).unify_dictionaries()
             gathered, waiting = [], 0
     if gathered:

@@ -73,10 +73,10 @@ DAILY_STEPS = Dataset(
             ("flags", pa.int32()),
         ]
     ),
+    row_group=16_384,
 )
-"""One row per patient with any record on the day, by patient. `devices` counted steps; `records` are those
-with steps, each once. Nothing but zeros is a row of 0 steps and 0 minutes of wear.
-"""
+"""One row per patient with any record on the day, by patient: pages look one up in many days. `devices`
+counted steps; `records` are those with steps, each once. Nothing but zeros is 0 steps and no wear."""
 
 
 def write_daily(lake: Lake, day: date, *, as_of: datetime, connection: Any = None) -> str:
@@ -144,7 +144,7 @@ def _on_duckdb(engine: Any, paths: Sequence[str], day: date, patients: pa.Table,
     bounds = zone_bounds(day, zones - {None}, as_of=as_of)
     elsewhere = bool(zones - set(bounds["zone"].to_pylist()))
     homes = home_bounds(day, patients if elsewhere else patients.slice(0, 0), as_of=as_of)
-    first, last = _widest(bounds, homes)  # constants, by which row groups are passed over
+    first, last = widest(bounds, homes)  # constants, by which row groups are passed over
     engine.con.execute(
         f"CREATE OR REPLACE TEMP VIEW {RECORDS} AS"
         " SELECT *, (epoch_us(timestamp) // 60000000)::INTEGER AS minute FROM every_raw_record"
@@ -177,20 +177,20 @@ def home_bounds(day: date, patients: pa.Table, *, as_of: datetime) -> pa.Table:
     return _bounds_table("patient_id", rows, as_of)
 
 
-def daily_steps(records: Any, zones: Any, homes: Any | None) -> Any:
+def daily_steps(records: Any, zones: Any, homes: Any | None, kept: Any = lambda table: table) -> Any:
     """The Ibis expression of `DAILY_STEPS` without `day`, on any engine.
 
     `records` is an Ibis table with the columns of `RAW_STEPS` and `minute`, the whole minutes of `timestamp`
     since 1970 in UTC; `zones` is one of `zone_bounds`, `homes` one of `home_bounds`. With `homes`, records
-    without a zone of `zones` fall on the day at the patient's home, or by UTC for a patient who is not in
-    it; without, they are left out.
+    without a zone of `zones` fall on the day at the patient's home, or by UTC for a patient not in it;
+    without, they are left out. `kept` may store what is read several times, and gives it back.
     """
     import ibis
     from ibis import _
 
-    every_hour = _by_hour(_on_the_day(records, zones, homes))
-    hours = _without_duplicates(every_hour, records, zones, homes)
-    by_patient = _by_patient(hours)
+    every_hour = kept(_by_hour(_on_the_day(records, zones, homes)))
+    hours = kept(_without_duplicates(every_hour, records, zones, homes, kept))
+    by_patient = kept(_by_patient(hours))
     # Two levels of grouping only for those with several devices: most have one.
     several = by_patient.filter(_.devices > 1)
     resolved = _resolved(hours.semi_join(several, "patient_id"))
@@ -262,7 +262,7 @@ def _by_hour(counted: Any) -> Any:
     )
 
 
-def _without_duplicates(hours: Any, records: Any, zones: Any, homes: Any | None) -> Any:
+def _without_duplicates(hours: Any, records: Any, zones: Any, homes: Any | None, kept: Any) -> Any:
     """The hours with each record counted once.
 
     Only an hour with more records than minutes can hold a duplicate; the records of these few patients are
@@ -272,7 +272,7 @@ def _without_duplicates(hours: Any, records: Any, zones: Any, homes: Any | None)
     from ibis import _
 
     crowded = hours.filter(hours.records > _bit_count(hours.worn))
-    again = records.semi_join(crowded.select("patient_id").distinct(), "patient_id")
+    again = records.semi_join(kept(crowded.select("patient_id").distinct()), "patient_id")
     counted = _on_the_day(again, zones, homes)
     placed = counted.mutate(hour=(counted.minute - counted.minute % HOUR_MINUTES).cast("int16"))
     different = (
@@ -393,8 +393,8 @@ def _bounds_schema(key: str) -> pa.Schema:
     return pa.schema([(key, pa.string()), *numbers, ("changes", pa.int16())])
 
 
-def _widest(*tables: pa.Table) -> tuple[datetime, datetime]:
-    """The moments of the first start and of the last end."""
+def widest(*tables: pa.Table) -> tuple[datetime, datetime]:
+    """When the first day of these tables starts, and when the last one ends."""
     first = min(min(t["starts"].to_pylist(), default=math.inf) for t in tables)
     last = max(max(t["ends"].to_pylist(), default=-math.inf) for t in tables)
     return datetime.fromtimestamp(first * 60, UTC), datetime.fromtimestamp(last * 60, UTC)

@@ -93,9 +93,10 @@ class Encoding:
         Raises `ContractViolation` if a column is absent or of another type.
         """
         matrix = np.empty((table.num_rows, len(self.contract.features)), order="F")
+        targets = target_days(table, self.horizon_days)
         for place, feature in enumerate(self.contract.features):
             if feature.name in CALENDAR:
-                matrix[:, place] = CALENDAR[feature.name](target_days(table, self.horizon_days))
+                matrix[:, place] = CALENDAR[feature.name](targets)
             else:
                 matrix[:, place] = self._codes(feature, _column(table, feature.name))
         return matrix
@@ -131,8 +132,8 @@ def numbers(column: pa.ChunkedArray, name: str) -> Numbers:
         column = column.cast(pa.int8())
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         raise _of_another_type(name)
-    found: Numbers = pc.fill_null(column.cast(pa.float64()), np.nan).to_numpy()
-    return found
+    # Where values are missing, Arrow makes them NaN, and whole numbers float64 for it.
+    return np.asarray(column.to_numpy(), np.float64)
 
 
 def columns_of(table: pa.Table, names: tuple[str, ...]) -> dict[str, Numbers]:
@@ -141,13 +142,14 @@ def columns_of(table: pa.Table, names: tuple[str, ...]) -> dict[str, Numbers]:
 
 
 def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
-    if name not in table.column_names:
+    place = table.schema.get_field_index(name)
+    if place < 0:
         raise ContractViolation(
             f"the table lacks the column {name}",
             where="mobility features",
             mend="Compute the features anew with this version.",
         )
-    return table[name]
+    return table.column(place)
 
 
 def _most_frequent(column: pa.ChunkedArray) -> tuple[str, ...]:

@@ -153,9 +153,10 @@ def choose(
 ) -> Choice:
     """The candidate that serves a cohort at a horizon; the same for the same rows.
 
-    The best naive forecast, by mean absolute error over all held-out rows, serves unless a model beats all
-    of them: on every set, with at least `FEWEST_PATIENTS` patients, the upper end of the 95 % interval of
-    the paired difference from the set's best naive forecast must be below 0. Of two such models the one
+    The best naive forecast serves, by mean absolute error on later dates where there are any: it was fitted
+    to nobody, so unseen patients are no test of it. A model serves instead if it beats all of them: on every
+    set, with at least `FEWEST_PATIENTS` patients, the upper end of the 95 % interval of the paired difference
+    from the set's best naive forecast must be below 0. Of two such models the one
     with the lower error serves, the global one in a tie. The figures are of the rows that chose, so
     slightly kind to the chosen. `refused` says why models do not compete, for the reason in words.
     """
@@ -169,7 +170,8 @@ def choose(
     }
     few = {of_set: n for of_set in sets if (n := held_out.patients_in(of_set)) < FEWEST_PATIENTS}
     better = [] if few else [model for model in models if _wins(differences[model])]
-    serves = held_out.best(better or naive, sets)
+    later = LATER_DATES in sets and held_out.in_set[LATER_DATES].any()
+    serves = held_out.best(better, sets) if better else held_out.best(naive, [LATER_DATES] if later else sets)
     route = Route(
         cohort=cohort,
         horizon_days=horizon_days,

@@ -21,7 +21,7 @@ from medscore_assets.mobility.cohorts import GLOBAL_MODEL, NEW, Route, cohorts_o
 from medscore_assets.mobility.conformal import unsure
 from medscore_assets.mobility.encoding import BASELINE, DISEASE, SPREAD, VALID_DAYS, columns_of
 from medscore_assets.mobility.model import MobilityModel
-from medscore_assets.mobility.reasons import Reasons, reasons, reasons_of_naive
+from medscore_assets.mobility.reasons import ReasonColumns, reasons, reasons_of_naive
 from resources.errors import ContractViolation, PermanentError
 
 Numbers = npt.NDArray[np.float64]
@@ -30,19 +30,19 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Forecasts:
-    """What is said of each row, arrays and lists of length n."""
+    """What is said of each row, arrays of length n."""
 
     steps: Numbers
     lower: Numbers
     upper: Numbers
     """NaN, as `lower` is, where the route has no interval."""
-    serves: npt.NDArray[np.str_]
+    serves: npt.NDArray[np.object_]
     """The model's name in the registry, or the naive forecast's."""
     routes: npt.NDArray[np.str_]
     """The cohort, or `new`."""
     unsure: Mask
     """The patient has too few days for an own spread: an interval is as wide as the cohort's at least."""
-    reasons: list[Reasons]
+    reasons: ReasonColumns
 
 
 def forecast(
@@ -68,49 +68,39 @@ def forecast(
     cohorts = cohorts_of(np.asarray(table[DISEASE].to_numpy(zero_copy_only=False), dtype=object))
     keys = routed_as(cohorts, columns[VALID_DAYS])
     total = table.num_rows
-    made = Forecasts(
-        np.empty(total),
-        np.full(total, np.nan),
-        np.full(total, np.nan),
-        np.empty(total, dtype="<U64"),
-        keys,
-        unsure(columns[SPREAD], columns[VALID_DAYS]),
-        [Reasons(0, 0, [], 0, 0)] * total,
-    )
+    steps, lower, upper = np.empty(total), np.full(total, np.nan), np.full(total, np.nan)
+    serves = np.empty(total, dtype=object)
+    told: list[tuple[npt.NDArray[np.intp], ReasonColumns]] = []
     for key in np.unique(keys).tolist():
         rows = np.flatnonzero(keys == key)
+        served = route(routes, key, horizon_days)
         of_rows = {name: values[rows] for name, values in columns.items()}
         some = table if len(rows) == total else table.take(pa.array(rows))
-        _fill(made, rows, some, of_rows, route(routes, key, horizon_days), models, reasons_per_row)
-    return made
+        serves[rows], steps[rows], why = _served(some, of_rows, served, models, reasons_per_row)
+        told.append((rows, why))
+        if served.conformal is not None:
+            band = served.conformal.interval(steps[rows], of_rows[SPREAD], of_rows[VALID_DAYS])
+            lower[rows], upper[rows] = band.lower, band.upper
+    doubtful = unsure(columns[SPREAD], columns[VALID_DAYS])
+    because = ReasonColumns.joined(told) if told else ReasonColumns.empty()
+    return Forecasts(steps, lower, upper, serves, keys, doubtful, because)
 
 
-def _fill(
-    made: Forecasts,
-    rows: npt.NDArray[np.intp],
+def _served(
     table: pa.Table,
     columns: Mapping[str, Numbers],
     served: Route,
     models: Mapping[str, MobilityModel],
     count: int,
-) -> None:
-    """Forecasts of the rows of one route."""
+) -> tuple[str, Numbers, ReasonColumns]:
+    """The name of what serves a route, and what it says of the rows of the route."""
     if served.serves in baselines.NAIVE:
         steps = baselines.forecasts(columns, served.horizon_days)[served.serves]
         source = MOBILITY.by_name[baselines.source(served.serves, served.horizon_days)]
-        told = reasons_of_naive(source, columns[source.name], columns[BASELINE], steps)
-        name = served.serves
-    else:
-        model = _model(served, models)
-        explained = model.explain(model.encoding.encode(table))
-        steps, told, name = explained.steps, reasons(model, table, explained, count), model.name
-    made.steps[rows] = steps
-    made.serves[rows] = name
-    for row, reason in zip(rows.tolist(), told, strict=True):
-        made.reasons[row] = reason
-    if served.conformal is not None:
-        band = served.conformal.interval(steps, columns[SPREAD], columns[VALID_DAYS])
-        made.lower[rows], made.upper[rows] = band.lower, band.upper
+        return served.serves, steps, reasons_of_naive(source, columns[source.name], columns[BASELINE], steps)
+    model = _model(served, models)
+    explained = model.explain(model.encoding.encode(table))
+    return model.name, explained.steps, reasons(model, table, explained, count)
 
 
 def _model(served: Route, models: Mapping[str, MobilityModel]) -> MobilityModel:

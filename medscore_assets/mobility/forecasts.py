@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -146,7 +147,7 @@ def publish_day(
     made_at = datetime.now(UTC)
     features = features_of(lake, day)
     afterwards = made_at.astimezone(zone).date() > day
-    rows = pa.concat_tables(
+    rows = _by_patient(
         [serving.rows(features, horizon, made_at=made_at, afterwards=afterwards) for horizon in HORIZONS]
     )
     header = {
@@ -184,6 +185,13 @@ def require_contract(lake: Lake, name: str) -> None:
             where=f"{lake.url}/{name}",
             mend="Compute them anew: medscore mobility run, or medscore mobility train",
         )
+
+
+def _by_patient(of_horizons: list[pa.Table]) -> pa.Table:
+    """The rows in the order of the table's key: its index then grows at one end."""
+    rows = pa.concat_tables(of_horizons)
+    order = np.arange(rows.num_rows).reshape(len(of_horizons), -1).T.ravel()
+    return rows.take(pa.array(order))
 
 
 def _routes_of_this_contract(warehouse: Warehouse) -> list[dict[str, Any]]:

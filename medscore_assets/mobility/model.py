@@ -81,15 +81,14 @@ class Manifest(BaseModel):
 class Explained:
     """Forecasts with what makes them, in steps.
 
-    Shapes: `contributions` (n, features) by the model's feature names, all others (n,). Per row level and
-    contributions, added up in this order, are the score; baseline + score is the forecast, but for what
-    raises it to 0.
+    Shapes: `contributions` (n, features) by the model's feature names, all others (n,). Per row the model's
+    intercept and the contributions, added up in this order, are the score; baseline + score is the forecast,
+    but for what raises it to 0.
     """
 
     steps: Numbers
     baseline: Numbers
-    level: float
-    """What the model adds for everybody: its intercept."""
+    score: Numbers
     contributions: Numbers
 
 
@@ -176,7 +175,7 @@ class MobilityModel:
         score = np.full(len(matrix), self.terms.intercept)
         for added in contributions.T:
             score += added
-        return Explained(self._steps(baseline, score), baseline, self.terms.intercept, contributions)
+        return Explained(self._steps(baseline, score), baseline, score, contributions)
 
     def _baseline(self, matrix: Numbers) -> Numbers:
         baseline: Numbers = matrix[:, self.manifest.feature_names.index(BASELINE)]

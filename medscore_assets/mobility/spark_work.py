@@ -15,17 +15,17 @@ import functools
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from medscore_assets.contracts.mobility import MOBILITY
-from medscore_assets.mobility.daily import DAILY_STEPS, daily_steps, home_bounds, zone_bounds
+from medscore_assets.mobility.daily import DAILY_STEPS, daily_steps, home_bounds, widest, zone_bounds
 from medscore_assets.mobility.engines import Engine
 from medscore_assets.mobility.features import feature_frame
 from medscore_assets.mobility.forecasts import PATIENT_FEATURES
@@ -98,18 +98,19 @@ def steps_on(engine: Engine, lake: Lake, day: date, *, as_of: datetime) -> int:
         raise lake.no_files(RAW_STEPS, day)
     lake.check(RAW_STEPS, names)
     records = engine.parquet(lake.local(names), RAW_STEPS.schema)
-    midnight = datetime.combine(day, datetime.min.time(), UTC)
-    # No zone is further than a day from UTC; row groups are passed over by it.
-    records = records.filter(records.timestamp >= midnight - DAY, records.timestamp < midnight + 2 * DAY)
     seen = set(records.select("zone").distinct().to_pyarrow()["zone"].to_pylist())
     zones = zone_bounds(day, seen - {None}, as_of=as_of)
-    homes = None
-    if seen - set(zones["zone"].to_pylist()):
-        patients = engine.dataset(lake, PATIENTS).select("patient_id", "zone").to_pyarrow()
-        homes = _memtable(home_bounds(day, patients, as_of=as_of))
+    elsewhere = bool(seen - set(zones["zone"].to_pylist()))
+    patients = engine.dataset(lake, PATIENTS).select("patient_id", "zone")
+    homes = home_bounds(day, (patients if elsewhere else patients.limit(0)).to_pyarrow(), as_of=as_of)
+    first, last = widest(zones, homes)  # constants, by which row groups are passed over
+    records = records.filter(records.timestamp >= first, records.timestamp < last)
     minute = (records.timestamp.epoch_seconds() // 60).cast("int32")
-    rows = _as_spark_has_it(daily_steps(records.mutate(minute=minute), _memtable(zones), homes))
-    return _written(engine, rows.mutate(day=_literal(day)), lake, DAILY_STEPS, [day])[day]
+    with _Kept(engine) as kept:
+        at_home = _memtable(homes) if elsewhere else None
+        rows = daily_steps(records.mutate(minute=minute), _memtable(zones), at_home, kept)
+        written = _written(engine, _as_spark_has_it(rows).mutate(day=_literal(day)), lake, DAILY_STEPS, [day])
+    return written[day]
 
 
 def rollups_on(engine: Engine, lake: Lake, days: Iterable[date]) -> dict[date, int]:
@@ -131,6 +132,32 @@ def features_on(engine: Engine, lake: Lake, first: date, last: date) -> dict[dat
     frame = feature_frame(engine.feature_inputs(lake, first, last), first, last)
     days = [first + n * DAY for n in range((last - first).days + 1)]
     return _written(engine, frame, lake, PATIENT_FEATURES, days)
+
+
+class _Kept:
+    """Keeps tables that are read several times, until the block ends: Spark would compute them as often."""
+
+    def __init__(self, engine: Engine) -> None:
+        from pyspark.sql import SparkSession
+
+        self._backend, self._session = engine.backend, SparkSession.active()
+        self._frames: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name, frame in self._frames.items():
+            frame.unpersist()
+            self._session.catalog.dropTempView(name)
+
+    def __call__(self, table: ir.Table) -> ir.Table:
+        name = f"kept_{uuid.uuid4().hex}"
+        self._backend.create_view(name, _as_spark_has_it(table))
+        self._frames[name] = frame = self._session.table(name).persist()
+        # Counted, it is there, and its size is known: what joins a small table has no need to sort itself.
+        frame.count()
+        return self._backend.table(name)
 
 
 def _as_spark_has_it(rows: ir.Table) -> ir.Table:

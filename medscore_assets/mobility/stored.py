@@ -21,14 +21,12 @@ import pyarrow.compute as pc
 
 from medscore_assets.contracts.mobility import MOBILITY
 from medscore_assets.mobility.cohorts import COHORT_MODEL, GLOBAL_MODEL, Route, cohorts_of, route
-from medscore_assets.mobility.encoding import BASELINE, DISEASE, matrix_name, numbers
+from medscore_assets.mobility.encoding import BASELINE, DISEASE, numbers
 from medscore_assets.mobility.forecasting import Forecasts
-from medscore_assets.mobility.reasons import Reasons, told_reason
+from medscore_assets.mobility.reasons import Reasons, told
 
 FRESH_DAYS = 7
 """Days without data from which the data behind a forecast are old."""
-
-_FEATURES = {matrix_name(feature.name): feature for feature in MOBILITY.features}
 
 
 class ForecastFlag(IntFlag):
@@ -58,33 +56,40 @@ def forecast_rows(
     `routes` are those of the forecasts; `versions` is by the models' names in the registry.
     """
     total = features.num_rows
-    taken = {key: route(routes, key, horizon_days) for key in np.unique(made.routes).tolist()}
-    serves = np.array([taken[key].serves for key in made.routes.tolist()], dtype=object)
-    by_model = (serves == COHORT_MODEL) | (serves == GLOBAL_MODEL)
-    names = [name if model else None for name, model in zip(made.serves.tolist(), by_model, strict=True)]
-    levels = {key: r.conformal.coverage if r.conformal else None for key, r in taken.items()}
+    keys, places = np.unique(made.routes, return_inverse=True)
+    taken = [route(routes, key, horizon_days) for key in keys.tolist()]
+    # A route's rows have one server.
+    firsts = [made.serves[np.argmax(places == place)] for place in range(len(taken))]
+    named = [
+        name if served.serves in (COHORT_MODEL, GLOBAL_MODEL) else None
+        for served, name in zip(taken, firsts, strict=True)
+    ]
+
+    def by_route(values: list[Any], kind: pa.DataType) -> pa.Array:
+        return pa.array(values, kind).take(pa.array(places))
+
     disease = np.asarray(features[DISEASE].to_numpy(zero_copy_only=False), dtype=object)
     whole = pa.int64()
     return pa.table(
         {
             "forecast_day": features["day"],
             "patient_id": features["patient_id"],
-            "horizon_days": pa.array(np.full(total, horizon_days), whole),
+            "horizon_days": pa.repeat(pa.scalar(horizon_days, whole), total),
             "expected_steps": pa.array(made.steps),
             "lower": pa.array(made.lower, from_pandas=True),
             "upper": pa.array(made.upper, from_pandas=True),
-            "level": pa.array([levels[key] for key in made.routes.tolist()], pa.float64()),
+            "level": by_route([r.conformal.coverage if r.conformal else None for r in taken], pa.float64()),
             "cohort": pa.array(cohorts_of(disease).astype(object), pa.string()),
-            "route": pa.array(made.routes.astype(object), pa.string()),
-            "serves": pa.array(serves, pa.string()),
-            "model_name": pa.array(names, pa.string()),
-            "model_version": pa.array([versions[name] if name else None for name in names], whole),
+            "route": by_route(keys.tolist(), pa.string()),
+            "serves": by_route([r.serves for r in taken], pa.string()),
+            "model_name": by_route(named, pa.string()),
+            "model_version": by_route([versions[name] if name else None for name in named], whole),
             "contract_hash": pa.repeat(MOBILITY.hash, total),
             "baseline_mean": pa.array(numbers(features[BASELINE], BASELINE)),
             "data_until": _data_until(features),
-            "reasons": pa.array([_compact(reasons) for reasons in made.reasons], pa.string()),
-            "other_steps": pa.array([reasons.other for reasons in made.reasons], whole),
-            "raised_steps": pa.array([reasons.raised for reasons in made.reasons], whole),
+            "reasons": made.reasons.listed,
+            "other_steps": pa.array(made.reasons.other),
+            "raised_steps": pa.array(made.reasons.raised),
             "flags": pa.array(_flags(features, made, afterwards), whole),
             "made_at": pa.repeat(pa.scalar(made_at, pa.timestamp("us", "UTC")), total),
         }
@@ -97,14 +102,10 @@ def stored_reasons(row: Mapping[str, Any]) -> Reasons:
     return Reasons(
         forecast=int(np.rint(row["expected_steps"])),
         baseline=int(np.rint(row["baseline_mean"])),
-        reasons=[told_reason(_FEATURES[name], value, steps) for name, value, steps in listed],
+        reasons=told(listed),
         other=row["other_steps"],
         raised=row["raised_steps"],
     )
-
-
-def _compact(reasons: Reasons) -> str:
-    return orjson.dumps([(r.feature, r.value, r.steps) for r in reasons.reasons]).decode()
 
 
 def _data_until(features: pa.Table) -> pa.ChunkedArray:

@@ -62,11 +62,12 @@ def test_a_route_to_what_there_is_not_is_refused(cohort, serves):
 def test_the_naive_forecasts_read_the_days_that_they_name_or_the_mean_to_date(horizon, same_weekday):
     columns = {"baseline_mean": np.array([5.0, 6.0])}
     columns |= {f"steps_lag_{k}": np.array([100.0 + k, np.nan]) for k in range(1, 8)}
-    columns["steps_mean_7"] = np.array([50.0, 51.0])
+    columns["steps_mean_7"] = np.array([50.0, np.nan])
     found = forecasts(columns, horizon)
     assert set(found) == set(NAIVE)
     assert found["same_weekday_last_week"].tolist() == [columns[same_weekday][0], 6.0]
     assert found["yesterday"].tolist() == [101.0, 6.0]
-    assert found["mean_7_days"].tolist() == [50.0, 51.0]
+    assert found["mean_7_days"].tolist() == [50.0, 6.0]
+    assert found["combined_mean"].tolist() == [27.5, 6.0]
     assert found["expanding_mean"].tolist() == [5.0, 6.0]
     assert set(needed(horizon)) <= set(columns)

@@ -13,6 +13,7 @@ from medscore_assets.mobility.baselines import EXPANDING, NAIVE
 from medscore_assets.mobility.cohorts import NEW
 from medscore_assets.mobility.conformal import Interval
 from medscore_assets.mobility.evaluation import (
+    NEW_PATIENTS,
     HeldOut,
     choose,
     measure,
@@ -110,6 +111,18 @@ def test_a_model_serves_only_where_it_surely_beats_the_best_naive_forecast_on_bo
     assert choose(_held_out(patients, gains), "MS", 1, {}) == found
     assert set(found.measured) == set(held_out.forecasts)
     assert found.metrics()["expanding_mean.later_dates.mae"] > 0
+
+
+def test_without_a_model_the_naive_forecast_that_is_best_on_later_dates_serves():
+    held_out = _held_out(33, {})
+    error = held_out.forecasts[EXPANDING] - held_out.steps
+    # Better over all, but worse on later dates.
+    share = np.where(held_out.in_set[HELD_OUT_PATIENTS], 0.2, 1.1)
+    held_out.forecasts["yesterday"] = held_out.steps + share * error
+    assert choose(held_out, "MS", 1, {}).route.serves == EXPANDING
+    # New patients have no later dates.
+    new = replace(held_out, in_set={NEW_PATIENTS: np.full(len(error), True)})
+    assert choose(new, "new", 1, {}).route.serves == "yesterday"
 
 
 def test_a_model_must_beat_on_each_set_the_naive_forecast_that_is_best_there():

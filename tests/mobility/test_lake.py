@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from medscore_assets.mobility.daily import DAILY_STEPS, write_daily
@@ -40,6 +41,22 @@ def s3() -> Iterator[object]:
     client.create_bucket(Bucket="lake")
     yield client
     server.stop()
+
+
+def test_row_groups_are_as_long_as_the_data_set_says_and_know_whom_they_hold(tmp_path: Path) -> None:
+    lake, total = Lake(tmp_path), 3 * DAILY_STEPS.row_group + 1
+    numbers = pa.array(range(total))
+    days = pa.array([DAY] * total)
+    ids = pa.array([f"P{number:06d}" for number in range(total)])
+    rows = pa.table([ids, days, *[numbers] * 2, *[pa.nulls(total, pa.int32())] * 3], DAILY_STEPS.schema.names)
+    name = lake.write_day(DAILY_STEPS, DAY, rows)
+    metadata = pq.read_metadata(tmp_path / name)
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    assert [group.num_rows for group in groups] == [*[DAILY_STEPS.row_group] * 3, 1]
+    assert [group.column(0).statistics.min for group in groups] == [
+        f"P{number:06d}" for number in range(0, total, DAILY_STEPS.row_group)
+    ]
+    assert lake.read_day(DAILY_STEPS, DAY)["steps"].to_pylist() == list(range(total))
 
 
 def steps_of(lake: Lake) -> list[int]:

@@ -305,14 +305,14 @@ def test_reasons_add_up_to_forecast_minus_baseline_in_plain_words(model, data, t
     low = replace(model, terms=replace(model.terms, intercept=-50_000.0))
     for of_model in (model, low):
         explained = of_model.explain(data[1].matrix[:300])
-        for row, found in enumerate(reasons(of_model, table, explained, count=4)):
+        for row, found in enumerate(reasons(of_model, table, explained, count=4).rows()):
             told = sum(reason.steps for reason in found.reasons)
             assert found.baseline + told + found.other + found.raised == found.forecast
             assert found.forecast == round(explained.steps[row]) >= 0
             strength = [abs(reason.steps) for reason in found.reasons]
             assert strength == sorted(strength, reverse=True)
             assert (found.raised > 0) == (of_model is low)
-    text = reasons(model, table, model.explain(data[1].matrix[:300]))[40].reasons[0].text
+    text = list(reasons(model, table, model.explain(data[1].matrix[:300])).rows())[40].reasons[0].text
     assert text.split(" because ")[0].lstrip("+-").replace(",", "").split() == [
         text.split()[0].lstrip("+-").replace(",", ""),
         "steps",
@@ -365,10 +365,12 @@ def test_every_row_is_forecast_by_its_route_alike_alone_and_among_many(model, da
     assert np.isnan(found.lower).tolist() == np.isin(found.routes, ["PD", "other"]).tolist()
     for row in (0, 1, 20, 700, 1499):
         alone = forecast(table.slice(row, 1), routes, models, 1)
-        for name in ("steps", "lower", "upper", "serves", "unsure"):
+        for name in ("steps", "lower", "upper", "unsure"):
             assert getattr(alone, name).tobytes() == getattr(found, name)[row : row + 1].tobytes(), name
-        assert alone.reasons == found.reasons[row : row + 1]
-    for steps, told in zip(found.steps, found.reasons, strict=True):
+        assert alone.serves == found.serves[row : row + 1]
+        assert alone.reasons.listed == found.reasons.listed.slice(row, 1)
+        assert list(alone.reasons.rows()) == [list(found.reasons.rows())[row]]
+    for steps, told in zip(found.steps, found.reasons.rows(), strict=True):
         assert told.baseline + sum(r.steps for r in told.reasons) + told.other + told.raised == told.forecast
         assert told.forecast == np.rint(steps)
     with pytest.raises(PermanentError, match="the model of MS, which is not there"):
