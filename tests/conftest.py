@@ -6,8 +6,10 @@ Belongs here: fixtures of more than one area. Does not belong here: records and 
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -16,6 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+# What is compiled is kept, whatever the shell says: tests start Python some fifty times.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# What is imported stays: looking for garbage in it takes a tenth of the time. See pytest_collection_finish.
+gc.disable()
 
 
 def _in_memory() -> Path | None:
@@ -37,6 +46,8 @@ os.environ["MEDSCORE_HOME"] = str(_ISOLATED / "home")
 (_ISOLATED / "dagster").mkdir()
 
 import psycopg  # noqa: E402
+from hypothesis import HealthCheck  # noqa: E402
+from hypothesis import settings as rules  # noqa: E402
 from psycopg import sql  # noqa: E402
 
 from medscore_assets.database import create_database, upgrade  # noqa: E402
@@ -47,7 +58,19 @@ from resources.warehouse import Warehouse  # noqa: E402
 if TYPE_CHECKING:
     from resources.registry import ModelRegistry
 
+# What a test asks for by itself counts more. No rule here looks at the clock: the machine may be shared.
+rules.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+rules.load_profile("shared machine")
+
 pytest_plugins = ["tests.models", "tests.wait_times.stored"]
+
+
+def pytest_collection_finish() -> None:
+    """From here on garbage is looked for, but not in the modules, and less often than Python would."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+    gc.enable()
+
 
 UNSAFE_AND_QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 """Server settings for data that nobody needs after a crash."""
@@ -84,9 +107,9 @@ def migrated_template(postgres: str) -> str:
 
 
 @contextmanager
-def copied_database(postgres: str, template: str) -> Iterator[str]:
+def copied_database(postgres: str, template: str, name: str | None = None) -> Iterator[str]:
     """The SQLAlchemy address of a fresh copy of another database, dropped at the end."""
-    name = f"test_{uuid.uuid4().hex[:12]}"
+    name = name or f"test_{uuid.uuid4().hex[:12]}"
     copy, drop = "CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy", "DROP DATABASE {} WITH (FORCE)"
     with psycopg.connect(postgres, autocommit=True) as server:
         # A pool may still hold the template open, and PostgreSQL copies only what nobody uses.
@@ -121,14 +144,15 @@ def settings(database: str, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def registry(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> ModelRegistry:
+def registry(
+    postgres: str, empty_store: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ModelRegistry]:
     """An MLflow registry of this session. Use a model name of your own per test."""
     from resources.registry import ModelRegistry
 
     folder = tmp_path_factory.mktemp("registry")
-    url = address_of(postgres, "registry")
-    create_database(url)
-    return ModelRegistry(lambda: url, artifacts=(folder / "artifacts").as_uri(), cache=folder / "cache")
+    with copied_database(postgres, empty_store, name="registry") as url:
+        yield ModelRegistry(lambda: url, artifacts=(folder / "artifacts").as_uri(), cache=folder / "cache")
 
 
 @pytest.fixture(scope="session")

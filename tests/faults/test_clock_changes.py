@@ -159,7 +159,7 @@ def test_it_holds_in_a_zone_whose_clocks_change_by_half_an_hour(
     days = [day for change in rows for day in change.days]
     process = context.Process(target=worker.materialize_all, args=(places, days, sender))
     process.start()
-    assert answer.poll(120)
+    assert answer.poll(600)
     assert answer.recv() == [""] * 6
     process.join()
     for change, discharges in rows.items():

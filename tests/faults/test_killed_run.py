@@ -30,7 +30,7 @@ MOMENTS = 20
 READING = 6
 """So many of the moments lie before the first write, the others after it, where it matters."""
 
-MOST = 50
+MOST = 200
 """So many kills at most, until enough of them have met a run between its first write and its commit."""
 
 ENOUGH = 3
@@ -54,7 +54,7 @@ class Run:
     def _wait_until(self, word: str) -> float:
         """Gives the time that passed, in seconds."""
         began = time.perf_counter()
-        assert self._parent.poll(60)
+        assert self._parent.poll(300)
         assert self._parent.recv() == word
         return time.perf_counter() - began
 

@@ -1,8 +1,9 @@
-"""The same day materialised by two processes at the same moment: one table, as if by one."""
+"""What two processes do at the same moment: one day's table as if by one, and one store prepared once."""
 
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from multiprocessing.context import ForkServerContext
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from medscore_assets.database import create_database
 from resources.registry import ModelRegistry
 from resources.warehouse import Warehouse
 from tests.conftest import address_of
@@ -47,7 +49,7 @@ class Together:
             running.append(process)
             answers.append(answer)
         self.seen, self.waited = [], False
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 3000
         while any(process.is_alive() for process in running) and time.monotonic() < deadline:
             self._look(warehouse)
             time.sleep(0.01)
@@ -104,3 +106,23 @@ def test_two_processes_at_once_leave_the_table_of_one(
         correct(warehouse, 1)
     both(corrected)
     assert any(waited)
+
+
+@pytest.mark.faults
+def test_two_processes_that_prepare_one_store_both_succeed(
+    processes: ForkServerContext, postgres: str, tmp_path: Path
+) -> None:
+    url = address_of(postgres, f"mlflow_{uuid.uuid4().hex[:8]}")
+    create_database(url)
+    barrier, racing = processes.Barrier(2), []
+    for _ in range(2):
+        answer, sender = processes.Pipe(duplex=False)
+        process = processes.Process(target=worker.prepare_store, args=(url, tmp_path, barrier, sender))
+        process.start()
+        sender.close()
+        racing.append((process, answer))
+    for process, answer in racing:
+        assert answer.poll(600)
+        assert answer.recv() == (0, b"")
+        process.join()
+        assert process.exitcode == 0

@@ -70,7 +70,7 @@ class MeetingWarehouse(Warehouse):
 
     def lock(self, connection: sa.Connection, name: str, **options: Any) -> None:
         if name == "wait_time_tick":
-            self._barrier.wait(30)
+            self._barrier.wait(300)
         super().lock(connection, name, **options)
 
 
@@ -96,7 +96,7 @@ class HoldingWarehouse(Warehouse):
     def append(self, connection: sa.Connection, table: sa.Table, *arguments: Any, **options: Any) -> int:
         written = super().append(connection, table, *arguments, **options)
         self._listener.send(written)
-        threading.Event().wait(60)
+        threading.Event().wait(600)
         return written
 
 
@@ -116,7 +116,7 @@ def test_a_tick_killed_while_it_writes_leaves_nothing_and_is_made_again(
     process = processes.Process(target=hold, args=(url, models, child))
     process.start()
     try:
-        assert parent.poll(180)
+        assert parent.poll(600)
         assert parent.recv() == ROWS
     finally:
         process.kill()
@@ -136,7 +136,7 @@ class Cutting(Steady):
         server, type(self).server = type(self).server, None
         if server is not None:
             server.kill()
-            server.wait(30)
+            server.wait(300)
         return super().predict_all(snapshot, fitted)
 
 
@@ -147,7 +147,8 @@ def own_server(stored_visits: SimulatedVisits) -> Iterator[tuple[Warehouse, psut
         directory = Path(folder) / "postgres"
 
         def address() -> str:
-            server = ensure_running(directory, UNSAFE_AND_QUICK)
+            # What is committed is with the kernel, so it outlives a server that is killed.
+            server = ensure_running(directory, {**UNSAFE_AND_QUICK, "synchronous_commit": "on"})
             return f"postgresql+psycopg:{server.partition(':')[2].replace('/postgres?', '/waits?')}"
 
         create_database(address())

@@ -64,7 +64,11 @@ ROW = st.tuples(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(rows=st.lists(ROW, max_size=12), batch_rows=st.integers(1, 5))
 @example(rows=[("\ufeff\\N", None, None, None, "\\\\n\n")], batch_rows=1)
 def test_what_was_put_in_comes_out(store: Warehouse, rows: list[Any], batch_rows: int) -> None:

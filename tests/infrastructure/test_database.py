@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from medscore_assets.database import alembic_config, create_database, prepare, r
 from medscore_assets.settings import Databases
 from resources.errors import PermanentError, TransientError
 from resources.warehouse import Warehouse
+from tests.clocks import awake
 from tests.conftest import address_of
 
 
@@ -119,10 +119,9 @@ def test_a_server_that_takes_connections_and_says_nothing_does_not_hold_the_call
     monkeypatch.setattr("medscore_assets.database._CONNECT_TIMEOUT_S", 2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        began = time.monotonic()
-        with pytest.raises(TransientError, match="does not answer"):
+        with awake() as seconds, pytest.raises(TransientError, match="does not answer"):
             create_database(f"postgresql+psycopg://me@127.0.0.1:{port}/medscore")
-        assert time.monotonic() - began < 20
+        assert seconds() < 20
 
 
 def test_the_configuration_is_found_from_any_folder(

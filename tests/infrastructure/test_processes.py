@@ -1,4 +1,7 @@
-"""`medscore up`, really started: everything answers, and nothing is left when it ends."""
+"""Services under one parent: however it is stopped and whatever dies, nothing of them is left.
+
+`medscore up` itself is started in `test_up.py`.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -20,9 +23,6 @@ import pytest
 from medscore_assets.processes import run_all
 from medscore_assets.settings import Settings
 from resources.errors import PermanentError
-
-MEDSCORE = Path(sys.executable).parent / "medscore"
-
 
 FAMILY = """
 import os, subprocess, sys, time
@@ -102,52 +102,31 @@ def eventually(holds: Callable[[], bool], seconds: float) -> bool:
     return holds()
 
 
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as response:
-            return bool(response.status == 200)
-    except OSError:
-        return False
-
-
-@pytest.fixture
-def start(homes: Path) -> Iterator[Callable[..., Up]]:
-    """Starts a command under a home of its own; whatever a failed test leaves is killed."""
+@contextmanager
+def starting(home: Path) -> Iterator[Callable[..., Up]]:
+    """Starts commands under this home; whatever a failed test leaves is killed."""
     started: list[Up] = []
-    with tempfile.TemporaryDirectory(dir=homes, ignore_cleanup_errors=True) as folder:
 
-        def run(*command: object) -> Up:
-            started.append(Up(Path(folder), *command))
-            return started[-1]
+    def run(*command: object) -> Up:
+        started.append(Up(home, *command))
+        return started[-1]
 
+    try:
         yield run
+    finally:
         for up in started:
             for process in up.family():
                 process.kill()
             up.process.wait(30)
 
 
-@pytest.mark.slow
-def test_everything_answers_and_ctrl_c_leaves_nothing(start: Callable[..., Up]) -> None:
-    up = start(MEDSCORE, "up")
-    assert eventually(lambda: "MedScore is up" in up.said, 240), up.said
-    dagster, mlflow, api = (f"http://127.0.0.1:{port}" for port in up.ports)
-    assert dagster in up.said
-    assert mlflow in up.said
-    assert f"{api}/portal" in up.said
-    assert answers(f"{api}/health/live")
-    assert answers(f"{dagster}/server_info")
-    assert answers(f"{mlflow}/health")
-    assert "does not answer yet" not in up.said
-    assert any(process.name() == "postgres" for process in up.family())
-
-    up.process.send_signal(signal.SIGINT)
-    assert up.process.wait(60) == 0
-    assert eventually(lambda: not up.family(), 10), up.family()
-    assert "PostgreSQL is stopped too" in up.said
-    assert (
-        (up.home / "postgres" / "data" / "log").read_text().rstrip().endswith("database system is shut down")
-    )
+@pytest.fixture
+def start(homes: Path) -> Iterator[Callable[..., Up]]:
+    with (
+        tempfile.TemporaryDirectory(dir=homes, ignore_cleanup_errors=True) as home,
+        starting(Path(home)) as run,
+    ):
+        yield run
 
 
 @pytest.fixture
@@ -168,7 +147,7 @@ def test_every_way_to_stop_ends_children_of_children_too(family: Up, stop: signa
     assert len(family.family()) > 4
     family.process.send_signal(stop)
     assert family.process.wait(60) == 0
-    assert eventually(lambda: not family.family(), 10), family.family()
+    assert eventually(lambda: not family.family(), 60), family.family()
 
 
 @pytest.mark.faults
@@ -178,7 +157,7 @@ def test_a_service_that_is_killed_is_named_and_takes_the_others_with_it(family: 
     )
     os.kill(int(line.split()[-1]), signal.SIGKILL)
     assert family.process.wait(60) == 1
-    assert eventually(lambda: not family.family(), 10), family.family()
+    assert eventually(lambda: not family.family(), 60), family.family()
     assert "two ended on its own" in family.said
     assert "one ended on its own" not in family.said
 

@@ -228,7 +228,7 @@ def test_two_promotions_at_once_go_one_after_another(warehouse: Warehouse, versi
     ready = threading.Barrier(2)
 
     def command(version: int) -> None:
-        ready.wait(10)
+        ready.wait(60)
         promote(warehouse, versions, None, MODEL, version, reason=WHY, by=BY, override_gate=True)
 
     threads = [threading.Thread(target=command, args=(version,)) for version in (2, 3)]

@@ -66,7 +66,7 @@ def test_another_process_with_another_zone_language_and_hash_seed_writes_the_sam
     folder, digests = files
     environment = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Kolkata", "LANG": "de_DE.UTF-8"}
     subprocess.run(
-        [sys.executable, "-c", _AGAIN.format(n=N), str(tmp_path)], check=True, env=environment, timeout=120
+        [sys.executable, "-c", _AGAIN.format(n=N), str(tmp_path)], check=True, env=environment, timeout=300
     )
     assert _digests(tmp_path) == _digests(folder) == digests
     assert len(digests) == len(CUBES) + 5

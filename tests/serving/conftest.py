@@ -24,7 +24,7 @@ from tests.conftest import copied_database
 MODEL = "readmission"
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     """What the condition gives, once that is something."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -127,14 +127,14 @@ def test_a_changed_policy_file_is_in_force_in_seconds_and_a_wrong_one_is_not(tmp
     first = policy()
 
     file.write_text(original.replace('version = "2026.1"', 'version = "2026.2"'))
-    wait_until(lambda: policy().version == "2026.2", seconds=5)
+    wait_until(lambda: policy().version == "2026.2")
     file.write_text("version = 17")
-    wait_until(lambda: policy() and policy.refused, seconds=5)
+    wait_until(lambda: policy() and policy.refused)
 
     assert first.version == "2026.1"
     assert policy().version == "2026.2"
     file.write_text(original)
-    wait_until(lambda: policy().version == "2026.1", seconds=5)
+    wait_until(lambda: policy().version == "2026.1")
     assert policy.refused is None
 
 
@@ -221,7 +221,7 @@ def test_the_process_says_what_it_does_takes_only_its_own_name_and_drains_when_a
     process: tuple[subprocess.Popen[str], str],
 ) -> None:
     serving, address = process
-    wait_until(lambda: is_ready(address), seconds=60)
+    wait_until(lambda: is_ready(address), seconds=240)
     assert httpx.post(f"{address}{PREDICT}", json=features()).status_code == 200
     rebound = httpx.get(f"{address}/v2", headers={"Host": "evil.example"})
     body = json.dumps(features()).encode()
@@ -235,7 +235,7 @@ def test_the_process_says_what_it_does_takes_only_its_own_name_and_drains_when_a
     drained = httpx.post(
         f"{address}{PREDICT}", content=slowly(), headers={"Content-Type": "application/json"}
     )
-    output, _ = serving.communicate(timeout=30)
+    output, _ = serving.communicate(timeout=300)
 
     assert rebound.status_code == 400
     assert drained.status_code == 200

@@ -95,12 +95,12 @@ def test_depth_counts_brackets_outside_of_texts_only() -> None:
 @pytest.mark.parametrize("piece", [b'\\"', b'"', b'"\\', b"{}", b'"[', b"\\"])
 def test_no_body_makes_the_depth_check_slow(piece: bytes) -> None:
     body = b"[" * 20 + b"{" * 20 + b'"' + piece * (500_000 // len(piece))
-    started = time.perf_counter()
+    started = time.thread_time()
 
     with contextlib.suppress(BadRequest):
         check_depth(b"]" * 20 + body)
 
-    assert time.perf_counter() - started < 2
+    assert time.thread_time() - started < 2
 
 
 def test_a_client_that_is_too_fast_waits_for_its_next_token() -> None:

@@ -63,7 +63,7 @@ def _watched(chromium: Browser, site: Site, **options: Any) -> Iterator[Page]:
     context = chromium.new_context(base_url=site.url, viewport=WIDE, reduced_motion="reduce", **options)  # type: ignore[arg-type]
     context.add_init_script(_WATCH)
     page = context.new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(60_000)
     complaints: list[str] = []
     page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))

@@ -243,7 +243,7 @@ def _ask_everything(hospital: Hospital) -> None:
     routes = [(path, method) for path, methods in document.items() for method in methods]
     routes += [(path, method) for path in PORTAL for method in ("get", "post")]
     allowed = {"care manager", "none"}
-    everybody = tokens(hospital)
+    everybody, sent = tokens(hospital), bodies()
 
     def ask_all(route: tuple[str, str]) -> None:
         path, method = route
@@ -262,7 +262,7 @@ def _ask_everything(hospital: Hospital) -> None:
             for address in sorted(addresses):
                 hospital.ask(method, address, headers=headers)
                 hospital.ask(method, f"{address}?{query}", headers=headers)
-                for kind, body in bodies() if method == "post" and who in allowed else ():
+                for kind, body in sent if method == "post" and who in allowed else ():
                     hospital.ask(method, address, headers={**headers, "Content-Type": kind}, content=body)
 
     with ThreadPoolExecutor(3) as threads:

@@ -1,4 +1,4 @@
-"""Half a minute of the soak test: models swapped and PostgreSQL killed under steady requests."""
+"""A short run of the soak test: models swapped and PostgreSQL killed under steady requests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_swaps_and_a_killed_database_lead_to_no_wrong_lost_or_unaudited_answer(
     report = Report("soak")
     try:
         models = [model, shifted(model, 0.2), shifted(model, -0.2)]
-        judge(report, site, soak(site, models, Plan(seconds=18, per_second=20, training=False)))
+        judge(report, site, soak(site, models, Plan(seconds=14, per_second=20, training=False)))
     finally:
         site.warehouse.close()
         release(site.settings.postgres_directory)

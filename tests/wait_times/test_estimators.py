@@ -331,7 +331,7 @@ def test_what_models_share_is_computed_once_and_forgotten_with_its_history() -> 
 
     def slowly() -> int:
         calls.append(1)
-        ready.wait(5)
+        ready.wait(60)
         return len(calls)
 
     def by_four(past: History) -> list[int]:

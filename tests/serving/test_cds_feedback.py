@@ -1,0 +1,149 @@
+"""CDS Hooks over HTTP, what became of the cards: criterion C15."""
+
+# ruff: noqa: F811
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+import sqlalchemy as sa
+
+from medscore_assets.tables.serving import cds_feedback
+from resources.warehouse import Warehouse
+from serving.cds_cards import REASON_SYSTEM
+from tests.serving.cds_conformance import (
+    check_feedback,
+)
+from tests.serving.cds_site import (  # noqa: F401  fixtures
+    FEEDBACK,
+    SENTINEL,
+    body,
+    call,
+    cards,
+    closed_app,
+    ehr,
+    events_since,
+    last_event,
+    refused,
+    token,
+)
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def accepted(card: dict[str, Any], *places: int, **changes: Any) -> dict[str, Any]:
+    """Feedback on a card some of whose suggestions were taken."""
+    taken = [{"id": card["suggestions"][place]["uuid"]} for place in places]
+    return {
+        "card": card["uuid"],
+        "outcome": "accepted",
+        "acceptedSuggestions": taken,
+        "outcomeTimestamp": now(),
+        **changes,
+    }
+
+
+def stored_feedback(warehouse: Warehouse, card: str) -> list[dict[str, Any]]:
+    with warehouse.transaction() as connection:
+        query = sa.select(cds_feedback).where(cds_feedback.c.card_id == card)
+        found = connection.execute(query).mappings()
+        return [{**row, "accepted_suggestions": json.loads(row["accepted_suggestions"])} for row in found]
+
+
+def test_c15_feedback_is_stored_once_however_often_it_is_told(
+    ehr: httpx.Client, api_warehouse: Warehouse
+) -> None:
+    (first,), (second,) = cards(ehr, body()), cards(ehr, body())
+    overridden = {
+        "card": second["uuid"],
+        "outcome": "overridden",
+        "outcomeTimestamp": now(),
+        "overrideReason": {
+            "reason": {"code": "limited-time", "system": REASON_SYSTEM, "display": "x"},
+            "userComment": SENTINEL,
+        },
+    }
+    sent = {"feedback": [accepted(first, 0, 1), overridden]}
+    check_feedback(sent)
+    before = last_event(api_warehouse)
+    for _ in range(2):
+        response = call(ehr, sent, FEEDBACK)
+        assert (response.status_code, response.content) == (200, b"")
+    assert len(events_since(api_warehouse, before)) == 2
+
+    (row,) = stored_feedback(api_warehouse, first["uuid"])
+    assert sorted(row["accepted_suggestions"]) == sorted(s["uuid"] for s in first["suggestions"][:2])
+    (row,) = stored_feedback(api_warehouse, second["uuid"])
+    assert (row["override_code"], row["commented"]) == ("limited-time", True)
+    assert SENTINEL not in str(row)
+
+    again = call(ehr, {"feedback": [accepted(first, 0, outcomeTimestamp="2026-03-01T10:00:00Z")]}, FEEDBACK)
+    assert again.status_code == 200
+    assert len(stored_feedback(api_warehouse, first["uuid"])) == 2
+
+
+def test_c15_feedback_about_unknown_cards_is_named_and_the_rest_is_stored(
+    ehr: httpx.Client, api_warehouse: Warehouse
+) -> None:
+    (card,) = cards(ehr, body())
+    unknown = {"card": str(uuid.uuid4()), "outcome": "overridden", "outcomeTimestamp": now()}
+    not_offered = {**accepted(card, 0), "acceptedSuggestions": [{"id": str(uuid.uuid4())}]}
+
+    told = refused(call(ehr, {"feedback": [unknown, accepted(card, 0), not_offered]}, FEEDBACK), 422)
+
+    assert [text.split(":")[0] for text in told[1:]] == [
+        "feedback[0].card",
+        "feedback[2].acceptedSuggestions[0].id",
+    ]
+    assert len(stored_feedback(api_warehouse, card["uuid"])) == 1
+
+
+def test_c15_feedback_of_another_issuer_about_a_card_is_about_an_unknown_card(
+    ehr: httpx.Client, api_warehouse: Warehouse
+) -> None:
+    (card,) = cards(ehr, body())
+    headers = token(FEEDBACK, iss="https://other.example.org")
+    refused(ehr.post(FEEDBACK, json={"feedback": [accepted(card, 0)]}, headers=headers), 422)
+    assert stored_feedback(api_warehouse, card["uuid"]) == []
+
+
+def test_c15_a_reason_that_was_not_offered_is_kept_as_other(
+    ehr: httpx.Client, api_warehouse: Warehouse
+) -> None:
+    (card,) = cards(ehr, body())
+    reason = {"reason": {"code": SENTINEL, "system": "urn:local"}}
+    sent = {
+        "card": card["uuid"],
+        "outcome": "overridden",
+        "outcomeTimestamp": now(),
+        "overrideReason": reason,
+    }
+    assert call(ehr, {"feedback": [sent]}, FEEDBACK).status_code == 200
+    (row,) = stored_feedback(api_warehouse, card["uuid"])
+    assert row["override_code"] == "other"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"outcome": "ignored"},
+        {"outcomeTimestamp": "2026-03-01"},
+        {"outcomeTimestamp": "2026-03-01T10:00:00"},
+        {"card": "1"},
+        {"outcome": "accepted"},
+        {"outcome": "accepted", "acceptedSuggestions": []},
+        {"outcome": "accepted", "acceptedSuggestions": [{}]},
+        {"overrideReason": {}},
+    ],
+)
+def test_c15_feedback_that_breaks_an_invariant_is_refused(ehr: httpx.Client, changes: dict[str, Any]) -> None:
+    item = {"card": str(uuid.uuid4()), "outcome": "overridden", "outcomeTimestamp": now(), **changes}
+    refused(call(ehr, {"feedback": [item]}, FEEDBACK), 422)
+    refused(call(ehr, {"feedback": []}, FEEDBACK), 422)
