@@ -99,6 +99,8 @@ class Happened:
     """When what happened, and what was seen besides answers."""
 
     promoted: float = 0.0
+    rolling_back: float = 0.0
+    """When the rollback began: from then on either version may answer until it is done."""
     rolled_back: float = 0.0
     killed: float = 0.0
     restarted: float = 0.0
@@ -218,6 +220,7 @@ def _promote(site: Site, version: int, happened: Happened) -> None:
 
 
 def _roll_back(site: Site, happened: Happened) -> None:
+    happened.rolling_back = time.monotonic()
     rollback(
         site.warehouse, site.registry, None, MODEL, reason="the soak test goes back to the first", by="soak"
     )
@@ -360,7 +363,7 @@ def _stored(report: Report, site: Site, soaked: Soaked, good: list[Answer], ids:
 def _swaps(report: Report, soaked: Soaked, good: list[Answer]) -> None:
     first, second = soaked.champions
     for what, at, old, until in (
-        ("promotion", soaked.happened.promoted, first, soaked.happened.rolled_back),
+        ("promotion", soaked.happened.promoted, first, soaked.happened.rolling_back),
         ("rollback", soaked.happened.rolled_back, second, float("inf")),
     ):
         late = [a.sent - at for a in good if int(a.body["model_version"]) == old and at < a.sent < until]

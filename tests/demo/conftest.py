@@ -6,7 +6,6 @@ from datetime import date
 
 import pytest
 
-import tests.contracts.conftest  # noqa: F401 - the same Hypothesis profile
 from medscore_assets.demo.discharges import DemoData, DemoPlan, generate
 
 PLAN = DemoPlan(date(2024, 7, 1), date(2025, 12, 31))
