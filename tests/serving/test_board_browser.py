@@ -28,7 +28,10 @@ from tests.serving.test_portal_browser import chromium  # noqa: F401  fixture
 pytestmark = pytest.mark.slow
 
 _FAULTS = Path(__file__).with_name("page_faults.js").read_text(encoding="utf-8")
-_SIZES = "figures => figures.map((e) => parseFloat(getComputedStyle(e).fontSize))"
+# Asked of the page in one step: between two, a refresh may replace what was found.
+_SIZES = (
+    "[...document.querySelectorAll('.side.on .figure')].map((e) => parseFloat(getComputedStyle(e).fontSize))"
+)
 
 SIZES = ((1920, 1080), (3840, 2160), (1280, 720), (1280, 900))
 PHONE = (390, 844)
@@ -85,7 +88,7 @@ def test_a_screen_shows_one_language_at_a_time_whole_and_large_enough(page: Page
         expect(side(page, "fr")).to_be_hidden()
         assert fit(page)
         assert page.evaluate(_FAULTS) == []
-        sizes = page.locator(".side.on .figure").evaluate_all(_SIZES)
+        sizes = page.evaluate(_SIZES)
         lines = page.evaluate(
             "[...document.querySelectorAll('.side.on :is(.figure, .within, .how)')]"
             ".filter((e) => e.checkVisibility()).map((e) => e.scrollWidth <= e.parentElement.clientWidth + 1)"
