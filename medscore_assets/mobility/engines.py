@@ -38,6 +38,11 @@ AS_WRITTEN = "join_order,build_side_probe_side"
 magnitude, so that it would build its hash tables from the whole history. The expressions have their small
 side on the right, which is the side that is built from."""
 
+SHORT_LIVED = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+"""How Java runs Spark within this machine: compiled quickly and once, garbage collected on one thread. Most
+of a session's time goes into plans and into code that runs for seconds: without these options it took a third
+more CPU seconds at 20,000 patients."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
@@ -201,6 +206,7 @@ def _local(builder: Any, options: EngineOptions, cores: int) -> Any:
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.driver.extraJavaOptions": SHORT_LIVED,
         **({"spark.driver.memory": options.memory.lower().removesuffix("b")} if options.memory else {}),
         **({"spark.local.dir": str(options.scratch)} if options.scratch else {}),
     }
