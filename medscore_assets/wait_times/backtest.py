@@ -46,7 +46,6 @@ OUTCOME_COLUMNS = (
     *("model", "version", "facility", "band", "as_of", "arrival"),
     *("p50_seconds", "p80_seconds", "actual_seconds", "censored_at_seconds", "resolved_at"),
 )
-_STATUSES = pa.array([status.code for status in Status])
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +196,8 @@ def prediction_rows(runs: Sequence[ModelRun], snapshot: Snapshot) -> pa.Table:
         said = run.predictions
         scenes, bands = said.p50.shape
         scene = np.repeat(np.arange(scenes), bands)
+        # Not at import: for a list Arrow imports pandas, which Dagster's processes do without.
+        statuses = pa.array([status.code for status in Status])
         columns = {
             "facility_id": facilities.take(pa.array(scene)),
             "band": _named(np.tile(np.arange(bands), scenes), said.bands),
@@ -205,7 +206,7 @@ def prediction_rows(runs: Sequence[ModelRun], snapshot: Snapshot) -> pa.Table:
             "as_of": moments(snapshot.as_of.view(np.int64)[scene]),
             "wait_seconds": pa.array(said.p50.ravel(), from_pandas=True),
             "p80_seconds": pa.array(said.p80.ravel(), from_pandas=True),
-            "status": pa.DictionaryArray.from_arrays(said.status.ravel().astype(np.int32), _STATUSES),
+            "status": pa.DictionaryArray.from_arrays(said.status.ravel().astype(np.int32), statuses),
         }
         parts.append(pa.table(columns))
     return pa.concat_tables(parts).unify_dictionaries().combine_chunks()
