@@ -366,7 +366,9 @@ def _swaps(report: Report, soaked: Soaked, good: list[Answer]) -> None:
         ("promotion", soaked.happened.promoted, first, soaked.happened.rolling_back),
         ("rollback", soaked.happened.rolled_back, second, float("inf")),
     ):
-        late = [a.sent - at for a in good if int(a.body["model_version"]) == old and at < a.sent < until]
+        of_old = (a for a in good if int(a.body["model_version"]) == old)
+        # What is still under way when the next move begins may be answered by either.
+        late = [a.sent - at for a in of_old if at < a.sent and a.done < until]
         report.within(f"{what} in force after", max(late, default=0.0), 0, SWAP_S, "s")
     versions = {int(a.body["model_version"]) for a in good}
     report.within("versions that answered", len(versions), 2, 2, "")
