@@ -19,7 +19,7 @@ from medscore_assets.settings import Settings
 from resources.errors import PermanentError
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("mlflow", "xgboost", "interpret", "statsmodels", "pyspark", "sklearn", "scipy", "pandas")
+HEAVY = ("mlflow", "xgboost", "interpret", "statsmodels", "pyspark", "sklearn", "scipy", "pandas", "numba")
 
 
 def test_everything_loads_and_every_job_resolves() -> None:

@@ -156,12 +156,17 @@ class _Drawn:
     truth: Array
 
     def table(self, rows: Array) -> pa.Table:
-        """Records as rows of `RAW_STEPS`."""
+        """Records as rows of `RAW_STEPS`. Its dictionary of patients has only those with a record."""
         who, count = self.who.take(rows), self.count.take(rows)
+        there = np.zeros(self.patients.n, bool)
+        there[who] = True
+        named = np.cumsum(there, dtype=np.int32) - 1
         zone, minute = self.zone.take(who), self.minute.take(rows)
         time = self.wakes.take(who) + minute * np.int64(60 * SECOND_US)
         columns = [
-            pa.DictionaryArray.from_arrays(pa.array(who), self.patients.ids, safe=False),
+            pa.DictionaryArray.from_arrays(
+                pa.array(named.take(who)), self.patients.ids.filter(pa.array(there)), safe=False
+            ),
             pa.array(time).view(pa.timestamp("us", "UTC")),
             pa.DictionaryArray.from_arrays(pa.array(zone), pa.array(ZONES), safe=False),
             pa.array(count) if count.all() else pa.array(count, mask=count == 0),

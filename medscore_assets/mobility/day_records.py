@@ -1,7 +1,7 @@
-"""Raw files to the records of a local day, as arrays, by row group.
+"""Raw files to the records that may lie on a local day, as arrays, by row group.
 
-Belongs here: reading row groups, and which records lie on the day. Does not belong here: which of them count,
-and sums (`hours.py`), when a day begins where (`daily.py`).
+Belongs here: reading row groups, and which of them can be passed over. Does not belong here: which records
+lie on the day and count, and sums (`hours.py`), when a day begins where (`daily.py`).
 
 Reading is most of the work of a day. A row group of one zone, as its statistics say, is passed over, or taken
 whole, without a look at its times; of others the times and zones are read first. Parquet's dictionaries
@@ -47,11 +47,12 @@ class LocalDay:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """The records of a row group on a local day; at least one.
+    """The records of a row group, of which some may lie on a local day.
 
-    Of each: the positions of its patient and its device among `patients` and `devices`, its count (negative
-    for a missing one), and `time`, the microseconds of the day. `starts` (the day's first minute since 1970
-    UTC) and `changes` (the flag of a clock change) are of each record, or one for all.
+    Of each: the positions of its patient (-1 for a missing one) and its device among `patients` and
+    `devices`, its count (negative for a missing one), `time`, the microseconds since 1970 UTC, and `zone`,
+    the row of `days` that holds its local day: start, end, and flag of a clock change, the moments in minutes
+    since 1970 UTC. `zone` is empty where `days` has one row, which is that of all records.
     """
 
     patients: pa.Array
@@ -60,12 +61,15 @@ class Records:
     device: Array
     count: Array
     time: Array
-    starts: Array
-    changes: Array
+    zone: Array
+    days: Array
 
 
 def on_the_day(paths: Sequence[str], day: LocalDay) -> Iterator[tuple[Place, Records]]:
-    """The records of raw files on a local day, and where they are. Errors in reading are Arrow's."""
+    """The records of raw files, by row group, and where they are; row groups without any of the day are not.
+
+    Errors in reading are Arrow's.
+    """
     for path in paths:
         with pq.ParquetFile(path, read_dictionary=TEXTS) as file:
             for number in range(file.num_row_groups):
@@ -84,7 +88,7 @@ def read_again(place: Place, day: LocalDay) -> Records:
 
 
 def _of_row_group(file: pq.ParquetFile, number: int, day: LocalDay) -> Records | None:
-    """The records of a row group on the day, or None if there are none."""
+    """The records of a row group, or None if none is on the day."""
     name, span = _said(file, number)
     bounds = None if name is None else day.zone(name)
     if bounds is None:
@@ -92,53 +96,43 @@ def _of_row_group(file: pq.ParquetFile, number: int, day: LocalDay) -> Records |
     starts, ends, _ = bounds
     if span is not None and (span[1] < starts * MINUTE_US or span[0] >= ends * MINUTE_US):
         return None
-    edges = np.array([bounds], np.int64)
+    days, everyone = np.array([bounds], np.int64), np.zeros(0, np.int32)
     if span is not None and starts * MINUTE_US <= span[0] and span[1] < ends * MINUTE_US:
         rows = file.read_row_group(number, ["timestamp", *COUNTED], use_threads=False)
-        return _records(rows, None, _micros(rows["timestamp"]), edges, None)
+        return _records(rows, _micros(rows["timestamp"]), everyone, days)
     time = _micros(file.read_row_group(number, ["timestamp"], use_threads=False)["timestamp"])
-    return _inside(file, number, None, time, edges, None)
+    if not _any_inside(time, everyone, days):
+        return None
+    return _records(file.read_row_group(number, COUNTED, use_threads=False), time, everyone, days)
 
 
 def _of_zones(file: pq.ParquetFile, number: int, day: LocalDay) -> Records | None:
     """The same for a row group of which nothing is known beforehand."""
     # Most row groups of the days around have no such record, which these two columns say.
     moments = file.read_row_group(number, ["timestamp", "zone"], use_threads=False)
+    time = _micros(moments["timestamp"])
     zone, names = _codes(moments["zone"])
     bounds = [day.zone(name) for name in names.to_pylist()]
-    edges = np.array([found or NEVER for found in bounds] or [NEVER], np.int64)
+    days = np.array([found or NEVER for found in bounds] or [NEVER], np.int64)
     rest = None
     if None in bounds or zone.min(initial=0) < 0:
         rest = file.read_row_group(number, COUNTED, use_threads=False)
         unnamed = np.array([found is None for found in bounds] + [True])[zone]
-        zone, edges = _at_home(zone, edges, unnamed, rest["patient_id"], day)
-    time = _micros(moments["timestamp"])
-    return _inside(file, number, rest, time, edges, None if len(edges) == 1 else zone)
-
-
-def _inside(
-    file: pq.ParquetFile,
-    number: int,
-    rest: pa.Table | None,
-    time: Array,
-    edges: Array,
-    zone: Array | None,
-) -> Records | None:
-    """The records of a row group within the bounds `edges[zone]`, or None; `rest` is read if need be."""
-    zone = None if zone is None else zone.astype(np.intp)
-    starts, ends = edges[:, 0] * MINUTE_US, edges[:, 1] * MINUTE_US
-    if not len(time) or time.max() < starts.min() or time.min() >= ends.max():
+        zone, days = _at_home(zone, days, unnamed, rest["patient_id"], day)
+    if not _any_inside(time, zone, days):
         return None
-    first, last = (starts, ends) if zone is None else (starts.take(zone), ends.take(zone))
-    mask = (time >= first) & (time < last)
-    rows = None if mask.all() else np.flatnonzero(mask)
-    if rows is not None:
-        if not len(rows):
-            return None
-        time, zone = time.take(rows), None if zone is None else zone.take(rows)
     if rest is None:
         rest = file.read_row_group(number, COUNTED, use_threads=False)
-    return _records(rest, rows, time, edges, zone)
+    return _records(rest, time, zone, days)
+
+
+def _any_inside(time: Array, zone: Array, days: Array) -> bool:
+    """Whether any of these times is within its day."""
+    starts, ends = days[:, 0] * MINUTE_US, days[:, 1] * MINUTE_US
+    if not len(time) or time.max() < starts.min() or time.min() >= ends.max():
+        return False
+    first, last = (starts.take(zone), ends.take(zone)) if len(zone) else (starts, ends)
+    return bool(((time >= first) & (time < last)).any())
 
 
 def _said(file: pq.ParquetFile, number: int) -> tuple[str | None, tuple[int, int] | None]:
@@ -164,37 +158,24 @@ def _whole_range(statistics: Any) -> bool:
 
 
 def _at_home(
-    zone: Array, edges: Array, unnamed: Array, patients: pa.ChunkedArray, day: LocalDay
+    zone: Array, days: Array, unnamed: Array, patients: pa.ChunkedArray, day: LocalDay
 ) -> tuple[Array, Array]:
-    """`zone` and `edges` with, after the zones, the homes of patients whose records name no zone."""
+    """`zone` and `days` with, after the zones, the homes of patients whose records name no zone."""
     who, names = _codes(patients)
     asked = np.unique(who[unnamed])
     homes = np.array([NEVER if at < 0 else day.home(names[at].as_py()) for at in asked.tolist()], np.int64)
-    place = np.searchsorted(asked, who) + len(edges)
-    return np.where(unnamed, place, zone), np.concatenate([edges, homes])
+    place = np.searchsorted(asked, who) + len(days)
+    return np.where(unnamed, place, zone).astype(np.int32), np.concatenate([days, homes])
 
 
-def _records(
-    rest: pa.Table, rows: Array | None, time: Array, edges: Array, zone: Array | None
-) -> Records | None:
-    """The records in `rows` (all), which are at `time` on a day with the bounds `edges[zone]` (the only)."""
+def _records(rest: pa.Table, time: Array, zone: Array, days: Array) -> Records:
+    """The records of a row group, of which `rest` has the columns `COUNTED`."""
     (who, patients), (device, devices) = _codes(rest["patient_id"]), _codes(rest["device"])
-    count = _whole(rest["count"])
-    if rows is not None:
-        who, device, count = who.take(rows), device.take(rows), count.take(rows)
-    if who.min() < 0:
-        said = np.flatnonzero(who >= 0)
-        who, device, count, time = (values.take(said) for values in (who, device, count, time))
-        zone = None if zone is None else zone.take(said)
-        if not len(who):
-            return None
-    if device.min() < 0:
+    if rest["device"].null_count:
         # A device without a name is the one with the empty name, after the others.
-        device = np.where(device < 0, len(devices), device)
+        device = np.where(device < 0, len(devices), device).astype(np.int32)
         devices = pa.concat_arrays([devices, pa.array([""], devices.type)])
-    bounds = edges[0] if zone is None else edges.take(zone, axis=0).T
-    time = time - bounds[0] * MINUTE_US
-    return Records(patients, devices, who, device, count, time, bounds[0], bounds[2])
+    return Records(patients, devices, who, device, _whole(rest["count"]), time, zone, days)
 
 
 def _micros(column: pa.ChunkedArray) -> Array:
@@ -204,9 +185,9 @@ def _micros(column: pa.ChunkedArray) -> Array:
 
 
 def _whole(column: pa.ChunkedArray) -> Array:
-    """Whole numbers; missing ones, and those past 64 bits, are negative."""
+    """Whole numbers of 32 or 64 bits; missing ones, and those past 64 bits, are negative."""
     numbers = _one_array(column)
-    if not pa.types.is_signed_integer(numbers.type):
+    if numbers.type != pa.int32():
         numbers = numbers.cast(pa.int64(), safe=False)
     return np.asarray(numbers.fill_null(-1) if numbers.null_count else numbers)
 
@@ -218,7 +199,7 @@ def _codes(column: pa.ChunkedArray) -> tuple[Array, pa.Array]:
         plain = texts.dictionary_decode() if pa.types.is_dictionary(texts.type) else texts
         texts = plain.dictionary_encode()
     indices = texts.indices.fill_null(-1) if texts.indices.null_count else texts.indices
-    return np.asarray(indices), texts.dictionary.cast(pa.string())
+    return np.asarray(indices, np.int32), texts.dictionary.cast(pa.string())
 
 
 def _one_array(column: pa.ChunkedArray) -> pa.Array:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pytest
 
 from medscore_assets.demo.steps import StepPlan, day_records, write
+from medscore_assets.mobility import hours
 from medscore_assets.mobility.daily import DAILY_STEPS, MOST_PER_RECORD, DayFlag, day_of
 from medscore_assets.mobility.raw import PATIENTS, RAW_STEPS, touching
 from resources.errors import PermanentError
@@ -73,13 +74,13 @@ def test_the_day_is_the_records_then_the_homes_and_never_the_sessions(lake: Lake
     assert sorted(rows["steps"].to_pylist()) == [10, 20, 30]
 
 
-@pytest.mark.parametrize(("day", "hours"), [(date(2026, 3, 8), 23), (date(2026, 11, 1), 25)])
-def test_a_day_on_which_the_clock_changes_has_23_or_25_hours(lake: Lake, day: date, hours: int) -> None:
+@pytest.mark.parametrize(("day", "length"), [(date(2026, 3, 8), 23), (date(2026, 11, 1), 25)])
+def test_a_day_on_which_the_clock_changes_has_23_or_25_hours(lake: Lake, day: date, length: int) -> None:
     starts = datetime.combine(day, datetime.min.time(), NEW_YORK).astimezone(UTC)
     every = [record(starts + timedelta(hours=h - 3), 1, zone="America/New_York") for h in range(31)]
     deliver(lake, *every)
     row = daily(lake, day)["a"]
-    assert (row["steps"], row["wear_minutes"]) == (hours, hours * 60)
+    assert (row["steps"], row["wear_minutes"]) == (length, length * 60)
     assert row["flags"] == DayFlag.CLOCK_CHANGE
 
 
@@ -153,7 +154,12 @@ def by_hand(rows: list[dict[str, object]]) -> dict[str, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["devices of all", "devices of one's own"])
-def test_any_disorder_gives_what_counting_by_hand_gives(lake: Lake, own: bool) -> None:
+@pytest.mark.parametrize("limit", [None, "MOST_PLACES", "ROWS_AT_FIRST"])
+def test_any_disorder_gives_what_counting_by_hand_gives(
+    lake: Lake, own: bool, limit: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if limit is not None:
+        monkeypatch.setattr(hours, limit, 5)
     luck = random.Random(20260310)
     every = [
         record(

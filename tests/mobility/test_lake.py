@@ -59,6 +59,27 @@ def test_row_groups_are_as_long_as_the_data_set_says_and_know_whom_they_hold(tmp
     assert lake.read_day(DAILY_STEPS, DAY)["steps"].to_pylist() == list(range(total))
 
 
+def test_a_row_group_ends_with_the_value_by_which_rows_are_sorted_unless_it_would_be_small(
+    lake: Lake,
+) -> None:
+    eighth = RAW_STEPS.row_group // 8
+
+    def batch(zone: str, rows: int) -> pa.RecordBatch:
+        texts = {"patient_id": "P1", "zone": zone, "device": "watch"}
+        columns = {name: pa.array([text] * rows).dictionary_encode() for name, text in texts.items()}
+        columns |= {"timestamp": pa.array([NOON] * rows), "count": pa.array([7] * rows, pa.int32())}
+        return pa.RecordBatch.from_pydict(columns, RAW_STEPS.schema)
+
+    zones = [("Africa/Lagos", eighth), ("Asia/Tokyo", eighth - 1), ("UTC", 1), ("UTC", 3)]
+    name = lake.add_file(RAW_STEPS, DAY, [batch(*zone) for zone in zones], arrival=LATER)
+    metadata = pq.read_metadata(lake.local([name])[0])
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    assert [group.num_rows for group in groups] == [eighth, eighth + 3]
+    (column,) = (at for at in range(5) if groups[0].column(at).path_in_schema == "zone")
+    said = [group.column(column).statistics for group in groups]
+    assert [(one.min, one.max) for one in said] == [("Africa/Lagos", "Africa/Lagos"), ("Asia/Tokyo", "UTC")]
+
+
 def steps_of(lake: Lake) -> list[int]:
     return lake.read_day(RAW_STEPS, DAY)["count"].to_pylist()
 
