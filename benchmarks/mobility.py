@@ -40,7 +40,7 @@ from resources.errors import PermanentError
 MILLION = 1e6
 FULL_RECORDS = 500 * MILLION
 FULL_RAW_DAYS = 76
-FULL_BLOCKS = 20
+FULL_BLOCKS = 12
 RECORDS_PER_DAY = document.RECORDS_PER_PATIENT / document.DAYS
 BYTES = {"record": 4.0, "daily row": 10.0, "feature row": 170.0}
 """On disk, rounded up, to tell before whether there is room."""
@@ -80,7 +80,7 @@ def main(
     full: Annotated[bool, typer.Option("--full", help="The document's whole plan.")] = False,
     patients: Annotated[int, typer.Option(min=100)] = document.PATIENTS,
     days: Annotated[int, typer.Option(min=60, help="Days of daily rows.")] = 120,
-    blocks: Annotated[int, typer.Option(min=1, help="Blocks of patients of the backfill.")] = 5,
+    blocks: Annotated[int, typer.Option(min=1, help="Blocks of patients of the backfill.")] = 2,
     raw_patients: Annotated[int, typer.Option(min=100)] = document.PATIENTS,
     raw_days: Annotated[int, typer.Option(min=2, help="Days of records.")] = 5,
     training_rows: Annotated[int, typer.Option(min=1_000, help="Rows of each cohort.")] = 50_000,

@@ -27,7 +27,7 @@ HOUR_MINUTES = 60
 NUMBERS = ("steps", "hours", "devices", "records", "flags")
 MOST_PLACES = 2**24
 """With more possible pairs of patient and device, those that are there are sorted, not marked."""
-ROWS_AT_FIRST = 2**15
+ROWS_AT_FIRST = 2**17
 """Arrays from four megabytes on get large pages of memory, which come many times as fast."""
 
 
