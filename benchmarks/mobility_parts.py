@@ -33,7 +33,7 @@ from medscore_assets.demo.steps import StepPlan, write
 from medscore_assets.mobility.daily import DAILY_STEPS, write_daily
 from medscore_assets.mobility.engines import Engine, EngineOptions, connect
 from medscore_assets.mobility.forecasts import PATIENT_FEATURES
-from medscore_assets.mobility.raw import RAW_STEPS
+from medscore_assets.mobility.raw import PATIENTS, RAW_STEPS
 from resources.lake import Lake
 
 LAST_DAY = date(2025, 12, 25)
@@ -145,16 +145,17 @@ def backfill(sizes: Sizes, meter: Meter) -> Figures:
     A block's features are files in the contract's types (if they are to be written), and deleted before
     those of the next block.
     """
-    from medscore_assets.mobility.features import feature_frame
+    from medscore_assets.mobility.features import blocks_of, feature_frame
 
     first, last = LAST_DAY - (sizes.days - 2) * DAY, LAST_DAY + DAY
+    patients = sizes.lake.read(PATIENTS, ["patient_id"])["patient_id"].to_pylist()
     made, written, disk = 0, 0.0, 0.0
     folder = Path(sizes.folder) / "features"
     with sizes.engine() as engine:
-        for number in range(sizes.blocks):
+        for block in blocks_of(patients, sizes.blocks):
             shutil.rmtree(folder, ignore_errors=True)
             with meter.measuring("backfill"):
-                inputs = engine.feature_inputs(sizes.lake, first, last).block(number, sizes.blocks)
+                inputs = engine.feature_inputs(sizes.lake, first, last).block(block)
                 batches = engine.batches(feature_frame(inputs, first, last), ROWS_PER_BATCH)
                 rows, writing = _taken(batches, folder if sizes.write_features else None)
             made, written = made + rows, written + writing
@@ -313,15 +314,16 @@ def _training_set(sizes: Sizes, horizon: int) -> Any:
 
     from medscore_assets.contracts.mobility import MOBILITY
     from medscore_assets.mobility.encoding import target_days
-    from medscore_assets.mobility.features import feature_frame
+    from medscore_assets.mobility.features import blocks_of, feature_frame
     from medscore_assets.mobility.training_set import Split, TrainingSet, sampled, with_targets
 
     days = min(TRAINING_DAYS, sizes.days - 1)
     first, last = LAST_DAY - (days - 1) * DAY, LAST_DAY
     # Of five cohorts' rows, so that the smallest cohort has its share.
     blocks = max(1, sizes.patients * days // (5 * sizes.training_rows))
+    patients = sizes.lake.read(PATIENTS, ["patient_id"])["patient_id"].to_pylist()
     with sizes.engine() as engine:
-        inputs = engine.feature_inputs(sizes.lake, first, last).block(0, blocks)
+        inputs = engine.feature_inputs(sizes.lake, first, last).block(blocks_of(patients, blocks)[0])
         found = pa.Table.from_batches(engine.batches(feature_frame(inputs, first, last)))
         daily = engine.dataset(sizes.lake, DAILY_STEPS, first, LAST_DAY).to_pyarrow()
     features = MOBILITY.conform(found, where="benchmark")

@@ -12,11 +12,12 @@ of a day is what the watch counted, and the phone where there was no watch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
+from itertools import product
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -119,8 +120,12 @@ def write(plan: StepPlan, lake: Lake, *, threads: int = 2) -> int:
         )
     for dataset in CLINICAL:
         lake.write(dataset, tables[dataset.path])
+    everybody = blocks(plan.patients)
+    parts = [
+        everybody[first : first + BLOCKS_PER_FILE] for first in range(0, len(everybody), BLOCKS_PER_FILE)
+    ]
     with ThreadPoolExecutor(threads) as pool:
-        return sum(pool.map(lambda day: _write_local_day(plan, lake, day), plan.days))
+        return sum(pool.map(lambda of: _write_part(plan, lake, *of), product(plan.days, parts)))
 
 
 def day_records(plan: StepPlan, day: date, index: int = 0) -> DayRecords:
@@ -273,19 +278,17 @@ def _waking(day: date) -> Array:
     return np.array(moments, np.int64) * SECOND_US
 
 
-def _write_local_day(plan: StepPlan, lake: Lake, day: date) -> int:
-    """Write one local day of all patients, and give the number of records."""
-    written, everybody = 0, blocks(plan.patients)
-    for first in range(0, len(everybody), BLOCKS_PER_FILE):
-        files: dict[tuple[bool, date], dict[int, list[pa.RecordBatch]]] = {}
-        for index, _ in everybody[first : first + BLOCKS_PER_FILE]:
-            for late, utc_day, zone, rows in _drawn(plan, day, index).by_utc_day():
-                files.setdefault((late, utc_day), {}).setdefault(zone, []).extend(rows.to_batches())
-                written += len(rows)
-        for (late, utc_day), zones in files.items():
-            days_later = LATE_BY_DAYS if late else 1
-            arrival = datetime.combine(day, time(12), UTC) + timedelta(days=days_later)
-            # By zone, so that a row group's statistics say on which local days it lies.
-            batches = [batch for _, of_zone in sorted(zones.items()) for batch in of_zone]
-            lake.add_file(RAW_STEPS, utc_day, batches, arrival=arrival)
+def _write_part(plan: StepPlan, lake: Lake, day: date, of_blocks: Sequence[tuple[int, int]]) -> int:
+    """Write one local day of some blocks of patients, and give the number of records."""
+    written = 0
+    files: dict[tuple[bool, date], dict[int, list[pa.RecordBatch]]] = {}
+    for index, _ in of_blocks:
+        for late, utc_day, zone, rows in _drawn(plan, day, index).by_utc_day():
+            files.setdefault((late, utc_day), {}).setdefault(zone, []).extend(rows.to_batches())
+            written += len(rows)
+    for (late, utc_day), zones in files.items():
+        arrival = datetime.combine(day, time(12), UTC) + timedelta(days=LATE_BY_DAYS if late else 1)
+        # By zone, so that a row group's statistics say on which local days it lies.
+        batches = [batch for _, of_zone in sorted(zones.items()) for batch in of_zone]
+        lake.add_file(RAW_STEPS, utc_day, batches, arrival=arrival)
     return written
