@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 from medscore_assets.contracts.measures import Measure
 from medscore_assets.contracts.mobility import (
-    MAX_DAILY_STEPS,
     MIN_TREND_DAYS,
     MOBILITY,
     WEAR_DAY_MINUTES,
@@ -32,10 +31,14 @@ if TYPE_CHECKING:
 SAME_WEEKDAY_LAGS = (7, 14, 21, 28)
 LONGEST = max(WINDOWS)
 """Days of history that a feature may look at one by one."""
-FAR = float(MAX_DAILY_STEPS + 1)
-"""Steps that no day has."""
 NO_DATA = -2
-"""The code of a day without data: even, as that of a day that is not worn."""
+"""The code of a day without data: even, as that of a day that is not worn, and below all others."""
+ABOVE = 2**31 - 1
+"""Of `NO_DATA` the bits of this number lie above all codes; other codes are these bits of themselves."""
+FAR = float((NO_DATA & ABOVE) >> 1)
+"""Steps that no day has."""
+K_BITS, KK_BITS = 6, 16
+"""Of 28 days the number, the sum of k and that of its squares take 5, 9 and 13 bits."""
 KEPT_LAGS = sorted(
     {m.window.newest for m in MOBILITY.features if m.statistic in ("lag", "baseline_deviation_lag")}
     | set(SAME_WEEKDAY_LAGS)
@@ -93,21 +96,29 @@ def with_windows(table: ir.Table) -> ir.Table:
     Step by step from the shortest window to the longest, each on the sums of the one before, so that
     expressions stay as short as the windows are.
     """
-    kept = [name for name in table.columns if name not in {coded(k) for k in range(1, LONGEST + 1)}]
+    codes = [coded(k) for k in range(1, LONGEST + 1)]
+    others = kept = [name for name in table.columns if name not in codes]
     decoded: dict[str, ir.Value] = {}
     for k in range(1, LONGEST + 1):
         decoded |= _decoded(table[coded(k)], k)
-    table = table.select(*kept, **decoded)
+    table = table.select(*kept, *codes, **decoded)
     shorter = 0
     for longest in sorted({*WINDOWS, *TREND_WINDOWS, *WEAR_WINDOWS}):
         days = range(shorter + 1, longest + 1)
         columns = _window(table, shorter, longest)
         columns |= {lag(k): _known_steps(table, k) for k in days if k in KEPT_LAGS}
         kept = [*kept, *columns]
-        later = [f"{kind}_{k}" for k in range(longest + 1, LONGEST + 1) for kind in ("is", "steps", "worn")]
+        kinds = ("day", "is", "steps", "worn")
+        later = [f"{kind}_{k}" for k in range(longest + 1, LONGEST + 1) for kind in kinds]
         table = table.mutate(**columns).select(*kept, *later)
         shorter = longest
-    return table
+    table = table.mutate(**{name: table[name].cast("int32") for name in kept if name.startswith("counts_")})
+    unpacked: dict[str, ir.Value] = {}
+    for window in sorted({*WINDOWS, *TREND_WINDOWS}):
+        unpacked |= _unpacked(table, window)
+    packed = ("counts_", "least_", "most_")
+    passed = [name for name in kept if name in others or not name.startswith(packed)]
+    return table.select(*passed, **unpacked)
 
 
 def _decoded(day: ir.IntegerValue, k: int) -> dict[str, ir.FloatingValue]:
@@ -128,31 +139,44 @@ def _window(table: ir.Table, shorter: int, days: int) -> dict[str, ir.Value]:
     """What is known of a window of `days`, from the next `shorter` one (0: none) and the days between."""
     import ibis
 
-    between = [
-        (float(k), table[f"is_{k}"], table[f"steps_{k}"], table[f"worn_{k}"])
-        for k in range(shorter + 1, days + 1)
-    ]
+    new = range(shorter + 1, days + 1)
+    between = [(k, table[f"is_{k}"], table[f"steps_{k}"], table[f"worn_{k}"]) for k in new]
+    codes = [table[coded(k)] for k in new]
+    above = ibis.literal(ABOVE, "int32")
 
     def sum_of(name: str, terms: list[ir.Value]) -> dict[str, ir.Value]:
         before = [table[f"{name}_{shorter}"]] if shorter else []
         return {f"{name}_{days}": reduce(operator.add, [*before, *terms])}
 
     columns = (
-        sum_of("n", [present for _, present, _, _ in between])
+        # One sum for the number of days with data, and for those of k and its square over them.
+        sum_of(
+            "counts",
+            [present * float(1 + (k << K_BITS) + (k * k << KK_BITS)) for k, present, _, _ in between],
+        )
         | sum_of("sum", [steps for _, _, steps, _ in between])
         | sum_of("squares", [steps * steps for _, _, steps, _ in between])
         | sum_of("wear_days", [worn for _, _, _, worn in between])
-        | sum_of("k", [present * k for k, present, _, _ in between])
-        | sum_of("kk", [present * (k * k) for k, present, _, _ in between])
-        | sum_of("ky", [steps * k for k, _, steps, _ in between])
+        | sum_of("ky", [steps * float(k) for k, _, steps, _ in between])
     )
-    lowest = [table[f"lowest_{shorter}"]] if shorter else []
-    highest = [table[f"highest_{shorter}"]] if shorter else []
-    # Days without data lie past the bounds: above all others, and below them.
-    lowest += [steps + (1.0 - present) * FAR for _, present, steps, _ in between]
-    highest += [steps + present - 1.0 for _, present, steps, _ in between]
-    columns[f"lowest_{days}"], columns[f"highest_{days}"] = ibis.least(*lowest), ibis.greatest(*highest)
+    # Codes are in the order of steps.
+    least, most = ([table[f"{name}_{shorter}"]] if shorter else [] for name in ("least", "most"))
+    columns[f"least_{days}"] = ibis.least(*least, *(code & above for code in codes))
+    columns[f"most_{days}"] = ibis.greatest(*most, *codes)
     return columns
+
+
+def _unpacked(table: ir.Table, days: int) -> dict[str, ir.Value]:
+    """What a window's packed columns hold, as float64."""
+    counts = table[f"counts_{days}"]
+    found = {
+        "n": counts & (2**K_BITS - 1),
+        "k": (counts >> K_BITS) & (2 ** (KK_BITS - K_BITS) - 1),
+        "kk": counts >> KK_BITS,
+        "lowest": table[f"least_{days}"] >> 1,
+        "highest": table[f"most_{days}"] >> 1,
+    }
+    return {f"{name}_{days}": value.cast("float64") for name, value in found.items()}
 
 
 def formula(measure: Measure, known: Known) -> ir.Value:
