@@ -171,7 +171,7 @@ def _at_home(
 def _records(rest: pa.Table, time: Array, zone: Array, days: Array) -> Records:
     """The records of a row group, of which `rest` has the columns `COUNTED`."""
     (who, patients), (device, devices) = _codes(rest["patient_id"]), _codes(rest["device"])
-    if rest["device"].null_count:
+    if device.min(initial=0) < 0:
         # A device without a name is the one with the empty name, after the others.
         device = np.where(device < 0, len(devices), device).astype(np.int32)
         devices = pa.concat_arrays([devices, pa.array([""], devices.type)])
@@ -193,13 +193,23 @@ def _whole(column: pa.ChunkedArray) -> Array:
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[Array, pa.Array]:
-    """The position of each text among the texts, which are given too; -1 for a missing one."""
+    """The position of each text among the texts, which are given too; -1 for a missing one.
+
+    Arrow takes positions from a file as they are: one past the texts is a damaged file, and `ArrowInvalid`.
+    """
     texts = _one_array(column)
-    if not pa.types.is_dictionary(texts.type) or texts.dictionary.null_count:
-        plain = texts.dictionary_decode() if pa.types.is_dictionary(texts.type) else texts
-        texts = plain.dictionary_encode()
-    indices = texts.indices.fill_null(-1) if texts.indices.null_count else texts.indices
-    return np.asarray(indices, np.int32), texts.dictionary.cast(pa.string())
+    if not pa.types.is_dictionary(texts.type):
+        texts = texts.dictionary_encode()
+    codes = np.asarray(texts.indices.fill_null(-1) if texts.indices.null_count else texts.indices, np.int32)
+    names = texts.dictionary.cast(pa.string())
+    if codes.min(initial=-1) < -1 or codes.max(initial=-1) >= len(names):
+        raise pa.ArrowInvalid("a position lies outside of its dictionary")
+    if names.null_count:
+        there = np.asarray(names.is_valid())
+        # The last one is that of what has no position.
+        codes = np.append(np.where(there, np.cumsum(there) - 1, -1), -1).astype(np.int32)[codes]
+        names = names.drop_null()
+    return codes, names
 
 
 def _one_array(column: pa.ChunkedArray) -> pa.Array:

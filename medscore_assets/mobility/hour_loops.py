@@ -5,7 +5,7 @@ are (`daily.py`), and in which order the loops run (`hours.py`).
 
 Numba compiles them when this module is first imported (some seconds), and keeps the machine code beside it
 for the next process, which still takes a second or two: import it where it is used. The loops check no
-bounds: positions come from Parquet's dictionaries, which Arrow has checked.
+bounds: `day_records.py` has checked the positions that come from files.
 """
 
 from __future__ import annotations

@@ -8,11 +8,13 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import ibis
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
 from medscore_assets.demo.steps import StepPlan, day_records, write
+from medscore_assets.mobility import day_records as raw_day_records
 from medscore_assets.mobility import hours
 from medscore_assets.mobility.daily import DAILY_STEPS, MOST_PER_RECORD, DayFlag, day_of
 from medscore_assets.mobility.raw import PATIENTS, RAW_STEPS, touching
@@ -179,6 +181,24 @@ def test_any_disorder_gives_what_counting_by_hand_gives(
     deliver(lake, *rows[4000:], arrival=AS_OF + timedelta(days=1))
     found = {p: (row["steps"], row["wear_minutes"]) for p, row in daily(lake).items() if row["steps"]}
     assert found == by_hand(rows)
+
+
+def test_a_position_outside_of_its_dictionary_is_a_damaged_file_and_no_other_patient() -> None:
+    texts = pa.array(["a", "b"])
+    for positions in ([0, 2], [0, -2]):
+        damaged = pa.DictionaryArray.from_arrays(pa.array(positions, pa.int32()), texts, safe=False)
+        with pytest.raises(pa.ArrowInvalid, match="outside of its dictionary"):
+            raw_day_records._codes(pa.chunked_array([damaged]))
+
+
+def test_a_text_that_is_missing_in_the_dictionary_itself_is_missing() -> None:
+    named = pa.DictionaryArray.from_arrays(pa.array([1, 0, None], pa.int32()), pa.array(["a", None]))
+    rows = pa.table({"patient_id": named, "device": named, "count": pa.array([1, 2, 3], pa.int32())})
+    found = raw_day_records._records(
+        rows, np.zeros(3, np.int64), np.zeros(0, np.int32), np.zeros((1, 3), np.int64)
+    )
+    assert (found.who.tolist(), found.patients.to_pylist()) == ([-1, 0, -1], ["a"])
+    assert (found.device.tolist(), found.devices.to_pylist()) == ([1, 0, 1], ["a", ""])
 
 
 def test_the_generated_truth_comes_out_of_the_generated_faults(daily_lake: Lake, step_plan: StepPlan) -> None:
