@@ -16,9 +16,9 @@ from typing import Any
 import numba
 import numpy as np
 
+from medscore_assets.mobility.day_records import MINUTE_US
+
 types: Any = numba.types  # they have no annotations
-MINUTE_US = 60_000_000
-HOUR_US = 60 * MINUTE_US
 RECORD_BITS = 36
 """A sum holds the steps in this many bits (those of 200 million records), and the records above them."""
 RECORD = 1 << RECORD_BITS

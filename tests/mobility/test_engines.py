@@ -92,9 +92,15 @@ def test_spark_and_duckdb_give_the_same_cells_to_the_last_bit(
 
 
 @pytest.mark.slow
-def test_spark_knows_nothing_of_the_future(by_spark: dict[tuple[str, date], dict[str, Any]]) -> None:
-    assert by_spark["changed", FIRST] == by_spark["steady", FIRST]
-    assert by_spark["changed", LAST] != by_spark["steady", LAST]
+def test_spark_gives_one_day_the_same_cells_and_knows_nothing_of_the_future(
+    spark: Engine,
+    paths: dict[str, list[str]],
+    by_duckdb: dict[tuple[str, date], dict[str, Any]],
+) -> None:
+    found = rows(spark, feature_frame(_inputs(spark, paths), FIRST, FIRST))
+    assert found == {key: row for key, row in by_duckdb.items() if key[1] == FIRST}
+    assert found["changed", FIRST] == found["steady", FIRST]
+    assert by_duckdb["changed", LAST] != by_duckdb["steady", LAST]
 
 
 def test_a_lake_s_data_set_is_read_for_the_days_asked_for_and_its_columns_are_checked(

@@ -88,7 +88,7 @@ class InThisProcess:
 def test_spark_makes_the_same_steps_and_features_and_leaves_nothing_else(
     by_duckdb: Lake, spark: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    days = [(DAILY_STEPS, CLOCK_CHANGE), (PATIENT_FEATURES, LAST)]
+    days = [(DAILY_STEPS, CLOCK_CHANGE), (PATIENT_FEATURES, FIRST), (PATIENT_FEATURES, LAST)]
     lake = _without(by_duckdb, tmp_path / "by-spark", days)
     job = InThisProcess(spark, tmp_path)
     monkeypatch.setattr(launchers.SubmitLauncher, "run", lambda *given: job(*given))
@@ -100,14 +100,13 @@ def test_spark_makes_the_same_steps_and_features_and_leaves_nothing_else(
     assert lake.read_day(DAILY_STEPS, CLOCK_CHANGE).equals(expected)
     assert any(flags & DayFlag.DUPLICATE_RECORDS for flags in expected["flags"].to_pylist())
 
-    # One day, from the few rows that it needs: a range is compared with DuckDB's in test_engines.
-    made = engine.features(context, lake, [LAST])
-    there = by_duckdb.read_day(PATIENT_FEATURES, LAST)
-    assert lake.read_day(PATIENT_FEATURES, LAST).equals(there)
-    assert made == {LAST: there.num_rows}
-    assert there.num_rows > 20
-    (path,) = lake.local(lake.files(PATIENT_FEATURES, LAST))
-    assert pa.parquet.read_schema(path).metadata[b"contract_hash"].decode() == MOBILITY.hash
+    made = engine.features(context, lake, [LAST, FIRST])
+    for day in (FIRST, LAST):
+        here, there = lake.read_day(PATIENT_FEATURES, day), by_duckdb.read_day(PATIENT_FEATURES, day)
+        assert here.equals(there)
+        assert made[day] == there.num_rows > 20
+        (path,) = lake.local(lake.files(PATIENT_FEATURES, day))
+        assert pa.parquet.read_schema(path).metadata[b"contract_hash"].decode() == MOBILITY.hash
     assert list((Path(lake.url) / "spark-runs").iterdir()) == []
 
 

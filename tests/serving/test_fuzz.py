@@ -33,7 +33,7 @@ WITHOUT_TOKEN = [check for check in CHECKS if check is not checks.negative_data_
 """Where nobody may ask, nothing that is sent is looked at."""
 
 bounded = hypothesis.settings(
-    max_examples=7,
+    max_examples=10,
     derandomize=True,
     deadline=None,
     database=None,

@@ -260,9 +260,8 @@ def _ask_everything(hospital: Hospital) -> None:
         for who, authorization in everybody.items():
             headers = {"Authorization": authorization} if authorization else {}
             for address in sorted(addresses):
+                hospital.ask(method, address, headers=headers)
                 hospital.ask(method, f"{address}?{query}", headers=headers)
-                if who in allowed:
-                    hospital.ask(method, address, headers=headers)
                 for kind, body in sent if method == "post" and who in allowed else ():
                     hospital.ask(method, address, headers={**headers, "Content-Type": kind}, content=body)
 
