@@ -140,7 +140,7 @@ class _Kept:
     def __init__(self, engine: Engine) -> None:
         from pyspark.sql import SparkSession
 
-        self._backend, self._session = engine.backend, SparkSession.active()
+        self._engine, self._session = engine, SparkSession.active()
         self._frames: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
@@ -153,11 +153,23 @@ class _Kept:
 
     def __call__(self, table: ir.Table) -> ir.Table:
         name = f"kept_{uuid.uuid4().hex}"
-        self._backend.create_view(name, _as_spark_has_it(table))
-        self._frames[name] = frame = self._session.table(name).persist()
+        self._frames[name] = frame = _planned(self._engine, _as_spark_has_it(table)).persist()
+        frame.createOrReplaceTempView(name)
         # Counted, it is there, and its size is known: what joins a small table has no need to sort itself.
         frame.count()
-        return self._backend.table(name)
+        return self._engine.backend.table(name)
+
+
+def _planned(engine: Engine, rows: ir.Table) -> Any:
+    """The expression as a frame of Spark, planned once.
+
+    A view that is created of an expression is kept as text, which Spark plans anew wherever it is named.
+    """
+    from pyspark.sql import SparkSession
+
+    # Brings tables in memory along, as Ibis does for whatever it runs itself.
+    engine.backend._run_pre_execute_hooks(rows)
+    return SparkSession.active().sql(engine.backend.compile(rows))
 
 
 def _as_spark_has_it(rows: ir.Table) -> ir.Table:
@@ -203,21 +215,13 @@ def _written(
     engine: Engine, rows: ir.Table, lake: Lake, dataset: Dataset, days: Sequence[date]
 ) -> dict[date, int]:
     """Let executors write the partitions of these days; rows by day, also of days without rows."""
-    from pyspark.sql import SparkSession
-
-    session = SparkSession.active()
     by = dataset.partition or "day"
-    name = f"written_{uuid.uuid4().hex}"
-    engine.backend.create_view(name, rows)
-    try:
-        # A month that Spark truncated a date to is a timestamp, whatever Ibis takes it for.
-        frame = session.table(name)
-        frame = frame.withColumn(by, frame[by].cast("date")).repartition(min(len(days), MOST_TASKS), by)
-        frame = frame.sortWithinPartitions(by, "patient_id")
-        write = functools.partial(write_days, lake.url, dataset)
-        told = frame.mapInArrow(write, "day date, rows long, what string, where string").collect()
-    finally:
-        session.catalog.dropTempView(name)
+    frame = _planned(engine, rows)
+    # A month that Spark truncated a date to is a timestamp, whatever Ibis takes it for.
+    frame = frame.withColumn(by, frame[by].cast("date")).repartition(min(len(days), MOST_TASKS), by)
+    frame = frame.sortWithinPartitions(by, "patient_id")
+    write = functools.partial(write_days, lake.url, dataset)
+    told = frame.mapInArrow(write, "day date, rows long, what string, where string").collect()
     for row in told:
         if row["what"] is not None:
             raise PermanentError(
