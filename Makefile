@@ -44,7 +44,7 @@ up: setup ## Start PostgreSQL, MLflow and Dagster; Ctrl-C stops them
 	@$(BIN)/medscore up
 
 docs: setup ## Write the reference pages anew from the code
-	@$(BIN)/python docs/generate.py
+	@$(BIN)/python -m docs.generate
 
 lock: .venv/installed ## Choose the newest allowed versions and write both lock files
 	@$(LOCK) --upgrade --extra setup --output-file requirements.lock

@@ -1,6 +1,6 @@
-"""Writes `docs/reference/` from the code: settings, tables, contract, policy, command line.
+"""Writes `docs/reference/` from the code: settings, tables, contract, mobility features, API, command line.
 
-    python docs/generate.py [--check]
+    python -m docs.generate [--check]
 
 Belongs here: turning declarations into Markdown. With `--check` nothing is written, and the exit code
 is 1 when a page differs from what the code says.
@@ -11,10 +11,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import sqlalchemy as sa
 import typer
+from annotated_types import Ge, Le
+from pydantic.fields import FieldInfo
 
+from docs.api_page import api_page
+from docs.markdown import table
 from medscore_assets import tables
 from medscore_assets.contracts.fields import Category, Field, Whole
 from medscore_assets.contracts.measures import Measure
@@ -25,33 +30,39 @@ from medscore_assets.settings import Settings
 REFERENCE = Path(__file__).with_name("reference")
 
 
-def _table(heading: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    def line(cells: Iterable[object]) -> str:
-        return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-
-    heading = list(heading)
-    return "\n".join([line(heading), line("---" for _ in heading), *map(line, rows)]) + "\n"
-
-
 def settings_page() -> str:
     """Every variable with its default and meaning."""
     rows = []
     for name, field in Settings.model_fields.items():
-        default = "" if field.default is None else f"`{field.default}`"
-        rows.append((f"`MEDSCORE_{name.upper()}`", default, field.description or ""))
+        value = str(field.default).lower() if isinstance(field.default, bool) else field.default
+        default = "" if value is None else f"`{value}`"
+        rows.append((f"`MEDSCORE_{name.upper()}`", default, _values(field), field.description or ""))
     return (
         "# Settings\n\nEnvironment variables, or lines of the file `.env` in the project's folder.\n\n"
-        + _table(("variable", "default", "meaning"), rows)
+        + table(("variable", "default", "values", "meaning"), rows)
     )
+
+
+def _values(field: FieldInfo) -> str:
+    """What a setting may be, where that is not any text, address or path."""
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(field.annotation))
+    if field.annotation is bool:
+        return "`true`, `false`"
+    low = next((rule.ge for rule in field.metadata if isinstance(rule, Ge)), None)
+    high = next((rule.le for rule in field.metadata if isinstance(rule, Le)), None)
+    if low is None and high is None:
+        return ""
+    return f"at least {low}" if high is None else f"{low} to {high}"
 
 
 def tables_page() -> str:
     """Every table with columns, keys and checks."""
     pages = ["# Tables of the warehouse\n"]
-    for table in tables.metadata.sorted_tables:
-        pages.append(f"## {table.name}\n\n{table.comment}\n")
+    for declared in tables.metadata.sorted_tables:
+        pages.append(f"## {declared.name}\n\n{declared.comment}\n")
         pages.append(
-            _table(
+            table(
                 ("column", "type", "key", "null", "meaning"),
                 (
                     (
@@ -61,11 +72,11 @@ def tables_page() -> str:
                         "yes" if c.nullable else "no",
                         c.comment or "",
                     )
-                    for c in table.columns
+                    for c in declared.columns
                 ),
             )
         )
-        checks = [c for c in table.constraints if isinstance(c, sa.CheckConstraint)]
+        checks = [c for c in declared.constraints if isinstance(c, sa.CheckConstraint)]
         if checks:
             pages.append("Checks:\n\n" + "\n".join(sorted(f"- `{c.sqltext}`" for c in checks)) + "\n")
     return "\n".join(pages)
@@ -89,9 +100,9 @@ def contract_page() -> str:
         "# The readmission contract\n\n"
         f"Hash `{READMISSION.hash}`. Declared in `medscore_assets/contracts/readmission.py`.\n\n"
         "## Features, in the order of the model's columns\n\n"
-        + _table(("column", "field", "kind", "valid values and codes", "risk", "meaning"), features)
+        + table(("column", "field", "kind", "valid values and codes", "risk", "meaning"), features)
         + "\n## Context: never a feature\n\n"
-        + _table(("field", "kind", "valid values", "meaning"), context)
+        + table(("field", "kind", "valid values", "meaning"), context)
     )
 
 
@@ -117,9 +128,9 @@ def mobility_features_page() -> str:
         "A row of `patient_features` is one patient and day, and says what was known strictly before that "
         "day. Windows are calendar days counted back from it; a day without data leaves a hole and does "
         "not stretch them.\n\n"
-        + _table(("column", "feature", "unit", "window", "source", "valid values", "null", "meaning"), rows)
+        + table(("column", "feature", "unit", "window", "source", "valid values", "null", "meaning"), rows)
         + "\n## Constants that the formulas share\n\n"
-        + _table(("constant", "value"), rules)
+        + table(("constant", "value"), rules)
     )
 
 
@@ -159,19 +170,25 @@ def _command_pages(command: object, name: str) -> Iterable[str]:
     children = getattr(command, "commands", {})
     if not children:
         rows = [
-            (f"`{' '.join([*p.opts])}`", getattr(p, "help", "") or "", _default(p))
+            (
+                f"`{' '.join([*p.opts, *p.secondary_opts])}`",
+                getattr(p, "help", "") or "",
+                _default(p),
+            )
             for p in command.get_params(context)  # type: ignore[attr-defined]
             if p.name != "help"
         ]
         text = f"## {name}\n\n{(command.help or '').strip()}\n"  # type: ignore[attr-defined]
-        yield text + ("\n" + _table(("argument", "meaning", "default"), rows) if rows else "")
+        yield text + ("\n" + table(("argument", "meaning", "default"), rows) if rows else "")
     for child in children.values():
         yield from _command_pages(child, f"{name} {child.name}")
 
 
 def _default(parameter: object) -> str:
+    if getattr(parameter, "required", False):
+        return "required"
     value = getattr(parameter, "default", None)
-    return "" if value in (None, False) or getattr(parameter, "required", False) else f"`{value}`"
+    return "" if value is None or value is False else f"`{value}`"
 
 
 PAGES = {
@@ -179,6 +196,7 @@ PAGES = {
     "tables.md": tables_page,
     "readmission-contract.md": contract_page,
     "mobility-features.md": mobility_features_page,
+    "api.md": api_page,
     "command-line.md": cli_page,
 }
 

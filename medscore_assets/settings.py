@@ -145,7 +145,7 @@ class Settings(BaseSettings):
     )
     first_day: date = Field(
         default=date(2024, 1, 1),
-        description="The first day for which lists can be made, as YYYY-MM-DD.",
+        description="The first day for which lists, days of steps and quarters can be made, as YYYY-MM-DD.",
     )
     schedules: Literal["running", "stopped"] = Field(
         default="stopped",
@@ -303,7 +303,8 @@ class Settings(BaseSettings):
     )
     test_data: Path | None = Field(
         default=None,
-        description="For tests and benchmarks: the folder of public data sets, by default ../shared/data.",
+        description="For tests and benchmarks: the folder of public data sets; what needs them is left out "
+        "where it is absent. The default is shared/data beside the project's folder.",
     )
 
     def __init__(self, **values: Any) -> None:

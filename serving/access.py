@@ -14,7 +14,6 @@ import asyncio
 import hashlib
 import ipaddress
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -167,19 +166,23 @@ def access_for(settings: Settings, host: str, warehouse: Warehouse | None = None
     return Access(settings, warehouse, host=host)
 
 
-def requires(*roles: str) -> Callable[[Request], Awaitable[Caller]]:
-    """A FastAPI dependency that gives the `Caller`, who has at least one of these roles.
+@dataclass(frozen=True, slots=True)
+class Requires:
+    """A FastAPI dependency that gives the `Caller`, who has at least one of these roles."""
 
-    Raises `ValueError` for a role that does not exist.
-    """
+    roles: tuple[str, ...]
+
+    async def __call__(self, request: Request) -> Caller:
+        """Who asks. Raises what `Access.require` raises."""
+        access: Access = request.app.state.service.access
+        return await access.require(request, *self.roles)
+
+
+def requires(*roles: str) -> Requires:
+    """The dependency for these roles. Raises `ValueError` for one that does not exist."""
     if not roles or not set(roles) <= set(ROLES):
         raise ValueError(f"roles are: {', '.join(ROLES)}")
-
-    async def permitted(request: Request) -> Caller:
-        access: Access = request.app.state.service.access
-        return await access.require(request, *roles)
-
-    return permitted
+    return Requires(roles)
 
 
 def is_loopback(host: str) -> bool:

@@ -1,4 +1,4 @@
-"""Who may ask: the issuers whose tokens are taken, and what the service may reach, from a TOML file.
+"""Who may ask: the issuers whose tokens are taken, and whose pages may call, from a TOML file.
 
 Belongs here: the shape of the file that MEDSCORE_ACCESS_FILE names, and its validation. Does not belong
 here: verifying a token (`tokens.py`). The file holds no secret: public keys, addresses and names only.
@@ -99,7 +99,6 @@ class AccessFile(_Rules):
     public_url: BaseUrl | None = None
     api_keys: bool = False
     cors_origins: list[Origin] = []
-    fhir_servers: list[BaseUrl] = []
     issuers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")], Issuer] = {}
 
     @model_validator(mode="after")

@@ -62,7 +62,8 @@ ROUTES = (
 
 DESCRIPTION = (
     "The 30-day readmission risk of one patient, with its reasons and the next steps: the same model, "
-    "contract and policy as the morning list. A decision-support tool: every score carries its disclaimer."
+    "contract and policy as the morning list. Beside it the list itself, the population report, forecasts of "
+    "steps and emergency-department waits. A decision-support tool: every score carries its disclaimer."
 )
 
 

@@ -31,10 +31,10 @@ from serving.inference_schema import (
     InferInput,
     InferRequest,
     InferResponse,
-    Live,
     ModelMetadata,
     ModelReady,
     Ready,
+    ServerLive,
     ServerMetadata,
     TensorMetadata,
     V2Error,
@@ -99,9 +99,9 @@ async def server() -> ServerMetadata:
 @router.get(
     "/v2/health/live", summary="Whether the process answers", responses=responses(405, 500, model=V2Error)
 )
-async def live() -> Live:
+async def live() -> ServerLive:
     """Always, if anything answers at all."""
-    return Live(live=True)
+    return ServerLive(live=True)
 
 
 @router.get(

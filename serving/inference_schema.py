@@ -26,7 +26,7 @@ class ServerMetadata(BaseModel):
     extensions: list[str]
 
 
-class Live(BaseModel):
+class ServerLive(BaseModel):
     """Whether the process answers."""
 
     live: bool

@@ -10,8 +10,10 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
+from serving.access import Requires
 from serving.errors import ErrorBody
 
 _REF = "#/components/schemas/{model}"
@@ -43,8 +45,19 @@ def document(app: FastAPI) -> dict[str, Any]:
             schemas.pop(foreign, None)
         for operation in (o for path in made["paths"].values() for o in path.values()):
             _in_our_form(operation.get("responses", {}).get("422", {}))
+        _state_roles(made, app)
         app.openapi_schema = made
     return app.openapi_schema
+
+
+def _state_roles(made: dict[str, Any], app: FastAPI) -> None:
+    """Who may ask, as `x-roles`: one of these roles is enough."""
+    for route in app.routes:
+        if not isinstance(route, APIRoute) or not route.include_in_schema:
+            continue
+        asked = [d.call.roles for d in route.dependant.dependencies if isinstance(d.call, Requires)]
+        for method in (route.methods or ()) if asked else ():
+            made["paths"][route.path_format][method.lower()]["x-roles"] = [*asked[0]]
 
 
 def _in_our_form(response: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from docs import generate
 from medscore_assets.definitions import build_defs
 from medscore_assets.settings import Settings
 from resources.errors import PermanentError
@@ -58,11 +59,8 @@ def test_modules_that_dagster_inspects_keep_their_annotations(file: Path) -> Non
     assert not [n for n in imports if n.module == "__future__"], "annotations would be strings to Dagster"
 
 
-def test_the_reference_pages_say_what_the_code_says() -> None:
-    done = subprocess.run(
-        [sys.executable, "docs/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+def test_the_reference_pages_say_what_the_code_says(capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate.main(check=True) == 0, capsys.readouterr().err
 
 
 def test_pandera_does_not_make_arrow_forget_time_zones() -> None:

@@ -121,7 +121,7 @@ def keys_list(as_json: Json = False) -> None:
 
 @keys.command("revoke")
 def keys_revoke(key_id: Annotated[str, typer.Argument(help="The key's open part.")]) -> None:
-    """Take a key back. The API refuses it within half a minute."""
+    """Take a key back. The API refuses it within 15 seconds."""
     from medscore_assets.access_keys import revoke
 
     by = _occurrence("access-change", "medscore keys revoke", entity=key_id)

@@ -63,7 +63,7 @@ def tune(
 ) -> None:
     """Search for better settings of a model. Ctrl-C stops; the same command goes on where it stood.
 
-    On this machine, or on the Ray cluster that MEDSCORE_RAY_ADDRESS names. Needs the extra medscore[ray].
+    On this machine, or on the Ray cluster that MEDSCORE_RAY_ADDRESS names. Needs Ray: make .venv/tools.
     """
     import os
 

@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 
 population = typer.Typer(no_args_is_help=True, help="The quarterly population report.")
 
-QuarterOption = Annotated[
+EndedQuarter = Annotated[
     str | None, typer.Option("--quarter", help="Such as 2026-Q3; the default is the last one that ended.")
+]
+ReportedQuarter = Annotated[
+    str | None,
+    typer.Option("--quarter", help="Such as 2026-Q3; the default is the newest that has a report."),
 ]
 SHOWN = {
     "members": "members",
@@ -40,7 +44,7 @@ SHOWN = {
 
 
 @population.command("report")
-def population_report(quarter: QuarterOption = None, as_json: Json = False) -> None:
+def population_report(quarter: EndedQuarter = None, as_json: Json = False) -> None:
     """Score the members of a quarter and make its report: CSV, Parquet and PDF."""
     from medscore_assets.partitions import partition_of_quarter, require_closed_quarter
     from medscore_assets.readmission.population.quarters import Quarter
@@ -59,7 +63,7 @@ def population_report(quarter: QuarterOption = None, as_json: Json = False) -> N
 
 @population.command("show")
 def population_show(
-    quarter: QuarterOption = None,
+    quarter: ReportedQuarter = None,
     cube: Annotated[str, typer.Option(help="What the members are split by.")] = "region",
     as_json: Json = False,
 ) -> None:
@@ -99,7 +103,7 @@ def population_show(
 
 @population.command("export")
 def population_export(
-    quarter: QuarterOption = None,
+    quarter: EndedQuarter = None,
     to: Annotated[
         str | None,
         typer.Option("--to", help="A folder or s3://bucket/prefix; the default is where Spark looks for it."),

@@ -239,5 +239,5 @@ def _missing(extra: str, what: str) -> PermanentError:
     return PermanentError(
         f"{what} is not installed",
         where=f"the engine {extra}",
-        mend=f"Install the extra: pip install 'medscore[{extra}]'; or choose the engine duckdb.",
+        mend="In the project's folder: make .venv/tools; or choose the engine duckdb.",
     )

@@ -157,7 +157,7 @@ def ray_session(address: str | None, cores: int, data_bytes: int = 0) -> Iterato
         import ray
     except ImportError as error:
         raise PermanentError(
-            "Ray is not installed", where="mobility tuning", mend="Install the extra: medscore[ray]"
+            "Ray is not installed", where="mobility tuning", mend="In the project's folder: make .venv/tools"
         ) from error
     if ray.is_initialized():
         yield

@@ -33,7 +33,7 @@ def java_home() -> str:
         raise PermanentError(
             f"A Java of version {' or '.join(JAVA_VERSIONS)} is not installed",
             where="Spark",
-            mend="Install the extra: pip install 'medscore[spark]'; or choose an engine without Spark.",
+            mend="In the project's folder: make .venv/tools; or choose an engine without Spark.",
         ) from None
     return str(JAVA_HOME)
 

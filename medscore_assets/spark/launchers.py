@@ -334,7 +334,7 @@ def _missing(what: str, names: SettingNames) -> PermanentError:
     return PermanentError(
         what,
         where=names.engine,
-        mend=f"Install the extra: pip install 'medscore[spark]'; or choose the engine {names.without_spark}.",
+        mend=f"In the project's folder: make .venv/tools; or choose the engine {names.without_spark}.",
     )
 
 

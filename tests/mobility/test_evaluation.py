@@ -30,7 +30,7 @@ from medscore_assets.mobility.training_set import (
 from tests.mobility.simulated import BEGUN, feature_table, last_day, simulated_steps
 
 SETS = (LATER_DATES, HELD_OUT_PATIENTS)
-FITABASE = Path("../shared/data/fitabase_dailyActivity_merged.csv.gz")
+FITABASE = "fitabase_dailyActivity_merged.csv.gz"
 
 
 def test_the_measures_are_what_they_are_by_hand():
@@ -194,10 +194,10 @@ def _iso(day: str) -> str:
     return f"{year}-{month:0>2}-{day_of_month:0>2}"
 
 
-def _fitabase() -> tuple[np.ndarray, list[str]]:
+def _fitabase(file: Path) -> tuple[np.ndarray, list[str]]:
     """Steps of the recorded people, shape (people, days). A day of 0 steps is a day without the device."""
-    with gzip.open(FITABASE, "rt") as file:
-        rows = [(r["Id"], _iso(r["ActivityDate"]), int(r["TotalSteps"])) for r in csv.DictReader(file)]
+    with gzip.open(file, "rt") as lines:
+        rows = [(r["Id"], _iso(r["ActivityDate"]), int(r["TotalSteps"])) for r in csv.DictReader(lines)]
     people, days = sorted({row[0] for row in rows}), sorted({row[1] for row in rows})
     steps = np.full((len(people), len(days)), np.nan)
     for person, day, count in rows:
@@ -205,10 +205,9 @@ def _fitabase() -> tuple[np.ndarray, list[str]]:
     return steps, people
 
 
-@pytest.mark.skipif(not FITABASE.exists(), reason="the recorded fitabase days are not in ../shared/data")
 @pytest.mark.parametrize("horizon", [1, 7])
-def test_real_people_are_served_no_worse_than_by_the_best_naive_forecast(horizon):
-    steps, people = _fitabase()
+def test_real_people_are_served_no_worse_than_by_the_best_naive_forecast(shared_data, horizon):
+    steps, people = _fitabase(shared_data / FITABASE)
     table = feature_table(steps, horizon, ids=people)
     table = table.set_column(table.column_names.index("disease"), "disease", [["unknown"] * table.num_rows])
     data = TrainingSet.of(table, MOBILITY, horizon, Split.of(BEGUN, last_day(steps.shape[1])))

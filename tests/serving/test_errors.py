@@ -149,3 +149,18 @@ def test_every_route_documents_its_refusals_in_our_form(app: FastAPI) -> None:
     text = str(document)
     for reference in {part.split("'")[0] for part in text.split("'#/components/schemas/")[1:]}:
         assert reference in schemas
+
+
+def test_a_route_that_asks_for_a_role_says_which(app: FastAPI) -> None:
+    documented = {
+        (path, method): operation
+        for path, operations in app.openapi()["paths"].items()
+        for method, operation in operations.items()
+    }
+    asking = {key for key, operation in documented.items() if "403" in operation["responses"]}
+    stating = {key: operation["x-roles"] for key, operation in documented.items() if "x-roles" in operation}
+
+    # Shown waits are anybody's by a setting, so that these two ask by themselves.
+    assert asking - stating.keys() == {("/wait_time", "get"), ("/wait_time/feed/{facility}", "get")}
+    assert stating["/v1/outreach/latest", "get"] == ["care-manager"]
+    assert stating["/v1/population/quarters", "get"] == ["analyst", "steward"]
