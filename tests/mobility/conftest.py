@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -49,21 +50,45 @@ def daily_lake(step_plan: StepPlan, raw_lake: Lake) -> Lake:
     return raw_lake
 
 
+@pytest.fixture(scope="package", autouse=True)
+def spark_begun(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Future[Engine] | None]:
+    """Lets Spark start while other tests run, if a test of this session asks for it.
+
+    Java loads most of its classes at the first query, so one is asked of it.
+    """
+    if not any("spark" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        yield None
+        return
+
+    def begin() -> Engine:
+        engine = connect(EngineOptions("spark", threads=1, memory="1GB", scratch=scratch))
+        rows = engine.backend.sql("SELECT id % 3 AS k, count(*) AS n FROM range(9) GROUP BY 1 ORDER BY 1")
+        assert rows.n.sum().execute() == 9
+        return engine
+
+    scratch = tmp_path_factory.mktemp("spark")
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1, "spark") as thread:
+        patch.setenv("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+        patch.setenv("PYSPARK_PYTHON", sys.executable)
+        begun = thread.submit(begin)
+        yield begun
+        if begun.exception() is None:
+            begun.result().close()
+
+
 @pytest.fixture(scope="package")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+def spark(spark_begun: Future[Engine] | None) -> Engine:
     """One session for all tests, in this machine.
 
     Compiling its plans would take Spark and Java many times what these few rows take without it.
     """
     sql = pytest.importorskip("pyspark.sql", reason="the extra spark is not installed")
-    options = EngineOptions("spark", threads=1, memory="1GB", scratch=tmp_path_factory.mktemp("spark"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
-        patch.setenv("PYSPARK_PYTHON", sys.executable)
-        engine = connect(options)
-    with engine:
-        settings = sql.SparkSession.active().conf
-        settings.set("spark.sql.codegen.wholeStage", "false")
-        settings.set("spark.sql.codegen.factoryMode", "NO_CODEGEN")
-        settings.set("spark.sql.adaptive.enabled", "false")
-        yield engine
+    assert spark_begun is not None
+    engine = spark_begun.result()
+    settings = sql.SparkSession.active().conf
+    settings.set("spark.sql.codegen.wholeStage", "false")
+    settings.set("spark.sql.codegen.factoryMode", "NO_CODEGEN")
+    settings.set("spark.sql.adaptive.enabled", "false")
+    return engine

@@ -134,7 +134,7 @@ def test_spark_takes_the_java_of_the_package_when_the_machine_s_is_too_old(
 
 def test_an_engine_that_is_not_installed_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyspark.sql", None)
-    with pytest.raises(PermanentError, match=r"medscore\[spark\]"):
+    with pytest.raises(PermanentError, match=r"make \.venv/tools"):
         connect(EngineOptions("spark"))
     monkeypatch.setitem(sys.modules, "pyathena", None)
     with pytest.raises(PermanentError, match=r"ibis-framework\[athena\]"):
