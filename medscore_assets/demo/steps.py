@@ -199,7 +199,7 @@ class _Drawn:
 def _drawn(plan: StepPlan, day: date, index: int) -> _Drawn:
     patients = block(plan.seed, index, dict(blocks(plan.patients))[index])
     minute, count, device, who, truth = _counted(plan.seed, patients, index, day)
-    minute, count, device, who = _with_faults(plan.seed, index, day, minute, count, device, who)
+    minute, count, device, who = _with_faults(plan.seed, patients.n, index, day, minute, count, device, who)
     zone = _zones(plan.seed, patients, index, day)
     late = stream(plan.seed, "late", index, (day - EPOCH).days).random(BLOCK)[: patients.n] < LATE
     return _Drawn(patients, who, minute, count, device, _waking(day)[zone], zone, late, truth)
@@ -244,10 +244,12 @@ def _counted(seed: int, patients: Block, index: int, day: date) -> tuple[Array, 
 
 
 def _with_faults(
-    seed: int, index: int, day: date, minute: Array, count: Array, device: Array, who: Array
+    seed: int, n: int, index: int, day: date, minute: Array, count: Array, device: Array, who: Array
 ) -> tuple[Array, Array, Array, Array]:
-    """The records with those of one hour sent twice, and impossible counts (0: missing), here and there."""
-    n = int(who.max(initial=-1)) + 1
+    """The records with those of one hour sent twice, and impossible counts (0: missing), here and there.
+
+    All `n` patients of the block may get an impossible count, also those without any other record.
+    """
     luck = stream(seed, "faults", index, (day - EPOCH).days)
     twice = np.where(luck.random(BLOCK) < SENT_TWICE, luck.integers(0, HOURS, BLOCK), -1)[:n]
     wrong = np.flatnonzero(luck.random(BLOCK)[:n] < IMPOSSIBLE).astype(np.int32)

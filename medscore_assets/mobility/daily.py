@@ -42,6 +42,9 @@ MOST_PER_RECORD = 300
 PARTIAL_BELOW_MINUTES = 600
 """A day with less wear time (10 hours) is partial."""
 
+MOST_DEVICES = 127
+"""No more devices of a patient are told: the column holds no greater number."""
+
 HOUR_KEY = ("patient_id", "device", "hour")
 UTC_ZONE = "UTC"
 RECORDS, ZONES, HOMES = "raw_records", "zone_bounds", "home_bounds"
@@ -76,7 +79,8 @@ DAILY_STEPS = Dataset(
     row_group=16_384,
 )
 """One row per patient with any record on the day, by patient: pages look one up in many days. `devices`
-counted steps; `records` are those with steps, each once. Nothing but zeros is 0 steps and no wear."""
+counted steps, `MOST_DEVICES` or more of them are told as so many; `records` are those with steps, each once.
+Nothing but zeros is 0 steps and no wear."""
 
 
 def write_daily(lake: Lake, day: date, *, as_of: datetime, connection: Any = None) -> str:
@@ -132,7 +136,8 @@ def _in_arrays(paths: Sequence[str], day: date, patients: pa.Table, as_of: datet
     found = by_patient(paths, LocalDay(of_zone, of_home), rules)
     wear = pc.multiply(found["hours"], HOUR_MINUTES)
     partial = pc.if_else(pc.less(wear, PARTIAL_BELOW_MINUTES), int(DayFlag.PARTIAL_DAY), 0)
-    made = {"wear_minutes": wear, "flags": pc.bit_wise_or(found["flags"], partial)}
+    devices = pc.min_element_wise(found["devices"], MOST_DEVICES)
+    made = {"wear_minutes": wear, "devices": devices, "flags": pc.bit_wise_or(found["flags"], partial)}
     names = [name for name in DAILY_STEPS.schema.names if name != "day"]
     return pa.table([made[name] if name in made else found[name] for name in names], names=names)
 
@@ -336,7 +341,8 @@ def _as_rows(parts: Any) -> Any:
     import ibis
     from ibis import _
 
-    wear = parts.mutate(wear_minutes=parts.hours * HOUR_MINUTES)
+    told = ibis.least(parts.devices, MOST_DEVICES)
+    wear = parts.mutate(wear_minutes=parts.hours * HOUR_MINUTES, devices=told)
     partial = ibis.ifelse(_.wear_minutes < PARTIAL_BELOW_MINUTES, int(DayFlag.PARTIAL_DAY), 0)
     types = {"wear_minutes": "int32", "devices": "int8", "records": "int32", "flags": "int32"}
     flagged = wear.mutate(flags=_.flags | partial).cast(types)

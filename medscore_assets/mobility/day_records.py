@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 Array = npt.NDArray[Any]
@@ -29,7 +30,7 @@ NEVER = (0, 0, 0)
 MISSING = np.iinfo(np.int64).min
 Place = tuple[str, int]
 """A file's path and the number of a row group in it."""
-MICROS = {"s": 1_000_000, "ms": 1_000, "us": 1}
+MICROS = {"ms": 1_000, "us": 1}
 """Microseconds in the units of times whose statistics are looked at."""
 
 
@@ -163,7 +164,9 @@ def _at_home(
     """`zone` and `days` with, after the zones, the homes of patients whose records name no zone."""
     who, names = _codes(patients)
     asked = np.unique(who[unnamed])
-    homes = np.array([NEVER if at < 0 else day.home(names[at].as_py()) for at in asked.tolist()], np.int64)
+    found = [NEVER if at < 0 else day.home(names[at].as_py()) for at in asked.tolist()]
+    # With a shape also where no record is without a zone: a dictionary may have names that none uses.
+    homes = np.array(found, np.int64).reshape(-1, 3)
     place = np.searchsorted(asked, who) + len(days)
     return np.where(unnamed, place, zone).astype(np.int32), np.concatenate([days, homes])
 
@@ -197,19 +200,27 @@ def _codes(column: pa.ChunkedArray) -> tuple[Array, pa.Array]:
 
     Arrow takes positions from a file as they are: one past the texts is a damaged file, and `ArrowInvalid`.
     """
+    if pa.types.is_dictionary(column.type):
+        _check_positions(column)
     texts = _one_array(column)
     if not pa.types.is_dictionary(texts.type):
         texts = texts.dictionary_encode()
     codes = np.asarray(texts.indices.fill_null(-1) if texts.indices.null_count else texts.indices, np.int32)
     names = texts.dictionary.cast(pa.string())
-    if codes.min(initial=-1) < -1 or codes.max(initial=-1) >= len(names):
-        raise pa.ArrowInvalid("a position lies outside of its dictionary")
     if names.null_count:
         there = np.asarray(names.is_valid())
         # The last one is that of what has no position.
         codes = np.append(np.where(there, np.cumsum(there) - 1, -1), -1).astype(np.int32)[codes]
         names = names.drop_null()
     return codes, names
+
+
+def _check_positions(column: pa.ChunkedArray) -> None:
+    """By chunk: Arrow brings chunks to one dictionary by their positions, and does not check them then."""
+    for chunk in column.chunks:
+        least, greatest = pc.min_max(chunk.indices).values()
+        if least.is_valid and (least.as_py() < 0 or greatest.as_py() >= len(chunk.dictionary)):
+            raise pa.ArrowInvalid("a position lies outside of its dictionary")
 
 
 def _one_array(column: pa.ChunkedArray) -> pa.Array:

@@ -1,4 +1,6 @@
-"""Days of the lake made by Spark: steps, monthly sums and features, each by the expression that DuckDB runs.
+"""Days of the lake made by Spark, each by an expression: steps, monthly sums and features.
+
+One machine makes the same rows: sums and features by the same expressions on DuckDB, steps by compiled loops.
 
 Belongs here: what the driver asks of Spark, and how executors write whole days. Does not belong here: what is
 computed (`daily.py`, `rollups.py`, `features.py`), the job around it (`spark_job.py`), who starts it

@@ -5,22 +5,24 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import ibis
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from medscore_assets.demo.steps import StepPlan, day_records, write
 from medscore_assets.mobility import day_records as raw_day_records
 from medscore_assets.mobility import hours
-from medscore_assets.mobility.daily import DAILY_STEPS, MOST_PER_RECORD, DayFlag, day_of
+from medscore_assets.mobility.daily import DAILY_STEPS, MOST_DEVICES, MOST_PER_RECORD, DayFlag, day_of
 from medscore_assets.mobility.raw import PATIENTS, RAW_STEPS, touching
 from resources.errors import PermanentError
 from resources.lake import Lake
-from tests.mobility.raw_records import AS_OF, DAY, NOON, daily, deliver, record
+from tests.mobility.raw_records import AS_OF, DAY, NOON, daily, deliver, record, records
 
 MINUTE = timedelta(minutes=1)
 NEW_YORK = ZoneInfo("America/New_York")
@@ -76,14 +78,51 @@ def test_the_day_is_the_records_then_the_homes_and_never_the_sessions(lake: Lake
     assert sorted(rows["steps"].to_pylist()) == [10, 20, 30]
 
 
-@pytest.mark.parametrize(("day", "length"), [(date(2026, 3, 8), 23), (date(2026, 11, 1), 25)])
-def test_a_day_on_which_the_clock_changes_has_23_or_25_hours(lake: Lake, day: date, length: int) -> None:
-    starts = datetime.combine(day, datetime.min.time(), NEW_YORK).astimezone(UTC)
-    every = [record(starts + timedelta(hours=h - 3), 1, zone="America/New_York") for h in range(31)]
+@pytest.mark.parametrize(
+    ("zone", "day", "length"),
+    [
+        ("America/New_York", date(2026, 3, 8), 23),
+        ("America/New_York", date(2026, 11, 1), 25),
+        # 24 and a half hours, and 23 and a half.
+        ("Australia/Lord_Howe", date(2026, 4, 5), 25),
+        ("Australia/Lord_Howe", date(2026, 10, 4), 24),
+    ],
+)
+def test_a_day_on_which_the_clock_changes_has_every_hour_that_begins_on_it(
+    lake: Lake, zone: str, day: date, length: int
+) -> None:
+    starts = datetime.combine(day, datetime.min.time(), ZoneInfo(zone)).astimezone(UTC)
+    every = [record(starts + timedelta(hours=h - 3), 1, zone=zone) for h in range(31)]
     deliver(lake, *every)
     row = daily(lake, day)["a"]
     assert (row["steps"], row["wear_minutes"]) == (length, length * 60)
     assert row["flags"] == DayFlag.CLOCK_CHANGE
+
+
+def test_a_row_group_of_one_zone_may_have_records_without_one(lake: Lake) -> None:
+    # It is the next day in Tokyo.
+    evening = NOON + timedelta(hours=8)
+    deliver(lake, record(evening, 10), record(evening, 20, zone=None, patient="unsaid"), home="Asia/Tokyo")
+    assert {k: r["steps"] for k, r in daily(lake).items()} == {"a": 10}
+
+
+def test_a_zone_that_no_record_names_changes_nothing(lake: Lake) -> None:
+    rows = records(record(NOON, 10), record(NOON, 20, zone="Europe/Paris", patient="b"))
+    at = rows.schema.get_field_index("zone")
+    for names in (["UTC", "Europe/Paris"], ["UTC", "Europe/Paris", "unknown"]):
+        zone = pa.DictionaryArray.from_arrays(pa.array([0, 1], pa.int32()), pa.array(names))
+        paths = lake.local([lake.write_day(RAW_STEPS, DAY, rows.set_column(at, "zone", zone))])
+        found = day_of(paths, DAY, lake.read(PATIENTS), as_of=AS_OF)
+        assert (found["patient_id"].to_pylist(), found["steps"].to_pylist()) == (["a", "b"], [10, 20])
+
+
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+def test_times_count_the_same_in_any_unit(lake: Lake, unit: str, tmp_path: Path) -> None:
+    rows = records(record(NOON, 10), record(NOON - timedelta(days=1), 20, patient="b"))
+    times = rows["timestamp"].cast(pa.timestamp(unit, "UTC"))
+    pq.write_table(rows.set_column(1, "timestamp", times), tmp_path / "foreign.parquet", row_group_size=1)
+    found = day_of([str(tmp_path / "foreign.parquet")], DAY, lake.read(PATIENTS), as_of=AS_OF)
+    assert (found["patient_id"].to_pylist(), found["steps"].to_pylist()) == (["a"], [10])
 
 
 def test_a_late_file_changes_its_day_when_the_day_is_run_again(lake: Lake) -> None:
@@ -185,10 +224,13 @@ def test_any_disorder_gives_what_counting_by_hand_gives(
 
 def test_a_position_outside_of_its_dictionary_is_a_damaged_file_and_no_other_patient() -> None:
     texts = pa.array(["a", "b"])
-    for positions in ([0, 2], [0, -2]):
+    others = pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), pa.array(["c"]))
+    for positions in ([0, 2], [0, -2], [0, 5]):
         damaged = pa.DictionaryArray.from_arrays(pa.array(positions, pa.int32()), texts, safe=False)
-        with pytest.raises(pa.ArrowInvalid, match="outside of its dictionary"):
-            raw_day_records._codes(pa.chunked_array([damaged]))
+        # A second chunk with other texts: its positions are then those in the texts of both.
+        for chunks in ([damaged], [others, damaged]):
+            with pytest.raises(pa.ArrowInvalid, match="outside of its dictionary"):
+                raw_day_records._codes(pa.chunked_array(chunks))
 
 
 def test_a_text_that_is_missing_in_the_dictionary_itself_is_missing() -> None:
@@ -240,6 +282,14 @@ def test_arrays_and_the_expression_give_the_same_cells(lake: Lake) -> None:
         arrays = day_of(paths, DAY, homes, as_of=as_of)
         assert arrays.equals(day_of(paths, DAY, homes, as_of=as_of, connection=session))
         assert arrays.num_rows > 250
+
+
+def test_more_devices_than_the_column_holds_are_as_many_as_it_holds(lake: Lake) -> None:
+    deliver(lake, *(record(NOON, 1, device=str(n)) for n in range(130)), record(NOON, 2, patient="b"))
+    paths, homes = lake.local(lake.files(RAW_STEPS, DAY)), lake.read(PATIENTS)
+    arrays = day_of(paths, DAY, homes, as_of=AS_OF)
+    assert arrays["devices"].to_pylist() == [MOST_DEVICES, 1]
+    assert arrays.equals(day_of(paths, DAY, homes, as_of=AS_OF, connection=ibis.duckdb.connect()))
 
 
 def test_the_day_before_alone_makes_a_day_where_clocks_are_ahead(lake: Lake) -> None:

@@ -35,6 +35,14 @@ def test_a_patient_and_day_are_the_same_whatever_else_is_generated() -> None:
     assert another.in_time.to_pylist() != few.in_time.to_pylist()
 
 
+def test_an_impossible_count_comes_also_where_no_later_patient_has_a_record() -> None:
+    day = date(2032, 3, 31)
+    one = of_patient(day_records(StepPlan(1, day, day), day).in_time, "demo-0000000")
+    many = of_patient(day_records(StepPlan(BLOCK, day, day), day).in_time, "demo-0000000")
+    assert [row["count"] for row in many] == [301]
+    assert one == many
+
+
 def test_threads_and_splits_change_no_byte(raw_lake: Lake, step_plan: StepPlan, lake: Lake) -> None:
     days = step_plan.days[:6]
     for first, last, threads in ((days[3], days[5], 2), (days[0], days[2], 1)):
