@@ -42,7 +42,6 @@ AS_OF = datetime(2026, 2, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 SPARK_DAY = LAST_DAY - DAY
 """Whose records more than one engine takes."""
-ROWS_PER_BATCH = 122_880
 TRAINING_DAYS = 90
 """Days before the last whose features models are fitted on."""
 Figures = dict[str, Any]
@@ -55,12 +54,10 @@ class Sizes:
     folder: str
     patients: int
     days: int
-    blocks: int
     raw_patients: int
     raw_days: int
     training_rows: int
     memory: str | None
-    write_features: bool
 
     @property
     def raw_lake(self) -> Lake:
@@ -140,28 +137,42 @@ def rows(sizes: Sizes, meter: Meter) -> Figures:
 
 
 def backfill(sizes: Sizes, meter: Meter) -> Figures:
-    """The features of every day after the first, in one pass over each block of patients.
+    """The features of every day after the first as the platform makes them: checked, sorted, a file a day.
 
-    A block's features are files in the contract's types (if they are to be written), and deleted before
-    those of the next block.
+    A pass's files are deleted before the next one.
     """
-    from medscore_assets.mobility.features import blocks_of, feature_frame
+    from medscore_assets.mobility.preparing import MOST_DAYS_AT_ONCE, make_features
 
-    first, last = LAST_DAY - (sizes.days - 2) * DAY, LAST_DAY + DAY
-    patients = sizes.lake.read(PATIENTS, ["patient_id"])["patient_id"].to_pylist()
-    made, written, disk = 0, 0.0, 0.0
-    folder = Path(sizes.folder) / "features"
+    days = _days_after_the_first(sizes)
+    made, disk = 0, 0.0
+    folder = Path(sizes.lake.url) / PATIENT_FEATURES.path
     with sizes.engine() as engine:
-        for block in blocks_of(patients, sizes.blocks):
-            shutil.rmtree(folder, ignore_errors=True)
+        for begin in range(0, len(days), MOST_DAYS_AT_ONCE):
             with meter.measuring("backfill"):
-                inputs = engine.feature_inputs(sizes.lake, first, last).block(block)
-                batches = engine.batches(feature_frame(inputs, first, last), ROWS_PER_BATCH)
-                rows, writing = _taken(batches, folder if sizes.write_features else None)
-            made, written = made + rows, written + writing
+                rows = make_features(sizes.lake, engine, days[begin : begin + MOST_DAYS_AT_ONCE])
+            made += sum(rows.values())
             disk = max(disk, megabytes(folder))
-    shutil.rmtree(folder, ignore_errors=True)
-    return {"feature_rows": made, "writing_cpu_s": round(written, 2), "most_features_on_disk_mb": disk}
+            shutil.rmtree(folder)
+    return {"feature_rows": made, "most_features_on_disk_mb": disk}
+
+
+def features(sizes: Sizes, meter: Meter) -> Figures:
+    """What of a backfill is computing: the last pass's first block of patients, as Arrow, unsorted."""
+    from medscore_assets.mobility.features import blocks_of, feature_frame
+    from medscore_assets.mobility.preparing import MOST_DAYS_AT_ONCE, ROWS_AT_ONCE
+
+    days = _days_after_the_first(sizes)[-MOST_DAYS_AT_ONCE:]
+    patients = sizes.lake.read(PATIENTS, ["patient_id"])["patient_id"].to_pylist()
+    block = blocks_of(patients, -(-len(patients) * len(days) // ROWS_AT_ONCE))[0]
+    with sizes.engine() as engine, meter.measuring("features"):
+        inputs = engine.feature_inputs(sizes.lake, days[0], days[-1]).block(block)
+        made = feature_frame(inputs, days[0], days[-1]).to_pyarrow().num_rows
+    return {"rows": made}
+
+
+def _days_after_the_first(sizes: Sizes) -> list[date]:
+    """The days whose features are made: before the first of all there is nothing to know."""
+    return [LAST_DAY - back * DAY for back in reversed(range(-1, sizes.days - 1))]
 
 
 def one_day(sizes: Sizes, meter: Meter) -> Figures:
@@ -172,7 +183,7 @@ def one_day(sizes: Sizes, meter: Meter) -> Figures:
     with sizes.engine() as engine, meter.measuring("one_day"):
         made = make_features(sizes.lake, engine, [day])
     with sizes.engine() as engine, meter.measuring("one_day_computed"):
-        features_between(sizes.lake, engine, day, day)
+        features_between(sizes.lake, engine.feature_inputs(sizes.lake, day, day), day, day)
     size = bytes_per_row(sizes.lake, PATIENT_FEATURES, day)
     return {"rows": made[day], "feature_bytes_per_row": size}
 
@@ -263,7 +274,7 @@ def people(sizes: Sizes, meter: Meter) -> Figures:
 
 PARTS: dict[str, Callable[[Sizes, Meter], Figures]] = {
     work.__name__: work
-    for work in (generate, daily, rows, backfill, one_day, train, forecasts, api, spark, people)
+    for work in (generate, daily, rows, backfill, features, one_day, train, forecasts, api, spark, people)
 }
 
 
@@ -283,29 +294,6 @@ def _plain_sum(connection: Any, paths: list[str]) -> None:
     """The document's `groupBy(patient).sum(count)` of a day, which counts overlapping devices twice."""
     records = connection.read_parquet(paths, hive_partitioning=False)
     records.group_by("patient_id").aggregate(steps=records["count"].sum()).to_pyarrow()
-
-
-def _taken(batches: Iterator[Any], folder: Path | None) -> tuple[int, float]:
-    """Takes every batch, into files of the contract's types if there is a folder.
-
-    Returns the rows, and the CPU seconds that the files took: they are written on this thread.
-    """
-    import pyarrow as pa
-
-    from medscore_assets.contracts.mobility import MOBILITY
-    from resources.lake import write_parquet
-
-    rows, writing = 0, 0.0
-    for number, batch in enumerate(batches):
-        rows += batch.num_rows
-        if folder is None:
-            continue
-        began = time.thread_time()
-        folder.mkdir(parents=True, exist_ok=True)
-        table = MOBILITY.conform(pa.Table.from_batches([batch]), where="benchmark")
-        write_parquet(folder / f"{number:06d}.parquet", table, MOBILITY.schema, where="benchmark")
-        writing += time.thread_time() - began
-    return rows, writing
 
 
 def _training_set(sizes: Sizes, horizon: int) -> Any:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -129,6 +129,31 @@ class Lake:
         Rows are brought to the data set's schema. Raises `PermanentError` for a column that is missing.
         """
         return self._replace(dataset, dataset.folder(day), rows)
+
+    @contextmanager
+    def writing(self, dataset: Dataset, days: Sequence[date]) -> Iterator[Callable[[date, pa.Table], None]]:
+        """Replace partitions whose rows come in parts: gives what adds some rows to one of them.
+
+        When the block ends, each is put in its place, whole; if it raises, all stay as they are. A part is a
+        row group, or several. As many files are open as there are days.
+        """
+        with ExitStack() as open_files:
+            files = {day: open_files.enter_context(self._store.aside(dataset.folder(day))) for day in days}
+            writers = {
+                day: open_files.enter_context(
+                    _writer(file, dataset.schema, dataset.sorted_by, dataset.row_group)
+                )
+                for day, file in files.items()
+            }
+
+            def add(day: date, rows: pa.Table) -> None:
+                fitted = as_schema(rows, dataset.schema, where=f"{self.url}/{dataset.folder(day)}")
+                writers[day].write_table(fitted, row_group_size=dataset.row_group)
+
+            yield add
+            for day, file in files.items():
+                writers[day].close()
+                self._store.put(file, f"{dataset.folder(day)}/{PART}")
 
     def write(self, dataset: Dataset, rows: Rows) -> str:
         """Replace a data set without partitions by `rows`, whole or not at all."""
@@ -252,6 +277,14 @@ def write_parquet(
 
     Of batches, a row group ends earlier where the next batch begins with another value of `sorted_by`, if it
     has an eighth of its rows: so most have one value, and readers know it without a look at them.
+    """
+    with _writer(file, schema, sorted_by, row_group) as writer:
+        for table in _row_groups(rows, row_group, sorted_by):
+            writer.write_table(as_schema(table, schema, where=where), row_group_size=2 * row_group)
+
+
+def _writer(file: Path, schema: pa.Schema, sorted_by: str | None, row_group: int) -> pq.ParquetWriter:
+    """What writes a Parquet file as the lake has them.
 
     Minutes and counts repeat as texts do, so their columns begin with a dictionary; where it would grow
     past `DICTIONARY_BYTES` (of a small row group: its share), the writer goes on without. Fractions do
@@ -266,9 +299,7 @@ def write_parquet(
         "dictionary_pagesize_limit": most,
     }
     sought = [f.name for f in schema if not pa.types.is_dictionary(f.type) or f.name == sorted_by]
-    with pq.ParquetWriter(file, schema, write_statistics=sought, **options) as writer:
-        for table in _row_groups(rows, row_group, sorted_by):
-            writer.write_table(as_schema(table, schema, where=where), row_group_size=2 * row_group)
+    return pq.ParquetWriter(file, schema, write_statistics=sought, **options)
 
 
 def as_schema(table: pa.Table, schema: pa.Schema, *, where: str) -> pa.Table:
@@ -331,7 +362,8 @@ def _row_groups(rows: Rows, row_group: int, sorted_by: str | None) -> Iterator[p
     gathered: list[pa.RecordBatch] = []
     waiting, value = 0, None
     for batch in rows:
-        if sorted_by is not None and batch.num_rows:
+        # A column that is missing has its error where the types are looked at.
+        if sorted_by in batch.schema.names and batch.num_rows:
             before, value = value, batch.column(sorted_by)[0].as_py()
             if value != before and waiting >= row_group // 8:
                 yield pa.Table.from_batches(gathered).unify_dictionaries()
@@ -381,8 +413,9 @@ def _damage(path: Path) -> str | None:
     """Why a file cannot be read to its end; None if it can."""
     try:
         with pq.ParquetFile(path) as file:
-            for _ in file.iter_batches(ROW_GROUP):
-                pass
+            for batch in file.iter_batches(ROW_GROUP):
+                # Reading takes the positions of texts as they are.
+                batch.validate(full=True)
     except (pa.ArrowException, OSError) as error:
         return type(error).__name__
     return None

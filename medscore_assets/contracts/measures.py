@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from resources.errors import ContractViolation
 
@@ -169,8 +171,11 @@ class FeatureTable:
     def require(self, table: pa.Table, *, where: str) -> None:
         """Validates a table by `pandera_schema`; raises `ContractViolation` with columns, checks, counts.
 
-        pandera's error quotes the values that failed, so it is neither shown nor chained.
+        pandera's error quotes the values that failed, so it is neither shown nor chained. It is not asked
+        where one look at each column tells that all is well: that takes a twentieth of the time.
         """
+        if self.surely_holds(table):
+            return
         import pandas as pd
         from pandera.errors import SchemaErrors
 
@@ -190,6 +195,19 @@ class FeatureTable:
             f"the table breaks the schema of {self.name}: {counts}",
             where=where,
             mend="Correct the daily or clinical rows that it is computed from.",
+        )
+
+    def surely_holds(self, table: pa.Table) -> bool:
+        """Whether every rule of `pandera_schema` holds, where that is told quickly.
+
+        False for a table that breaks one, and for one whose rows are not in order of day and patient: only
+        in order are keys that occur twice beside each other.
+        """
+        return (
+            table.schema.equals(self.schema)
+            and not any(table[name].null_count for name in KEY)
+            and _ascending(table)
+            and all(_holds(feature, table[feature.name]) for feature in self.features)
         )
 
     @cached_property
@@ -212,6 +230,34 @@ class FeatureTable:
 
 KEY: dict[str, pa.DataType] = {"patient_id": pa.string(), "day": pa.date32()}
 """The columns that name a row."""
+
+
+def _ascending(table: pa.Table) -> bool:
+    """Whether rows are in order of day and patient, and none has the key of the one before."""
+    days = table["day"].combine_chunks().cast(pa.int32()).to_numpy(zero_copy_only=False)
+    steps, patients = np.diff(days), table["patient_id"].combine_chunks()
+    risen = pc.less(patients[:-1], patients[1:]).to_numpy(zero_copy_only=False)
+    return bool(((steps > 0) | ((steps == 0) & risen)).all())
+
+
+def _holds(feature: Measure, values: pa.ChunkedArray) -> bool:
+    if values.null_count and not feature.nullable:
+        return False
+    if feature.kind == "number" and pc.any(pc.is_nan(values)).as_py():
+        return False
+    if (
+        feature.categories
+        and pc.all(pc.is_in(values.drop_null(), pa.array(feature.categories))).as_py() is False
+    ):
+        return False
+    if feature.minimum is None and feature.maximum is None:
+        return True
+    least, most = pc.min_max(values).as_py().values()
+    if least is None:
+        return True
+    return (feature.minimum is None or least >= feature.minimum) and (
+        feature.maximum is None or most <= feature.maximum
+    )
 
 
 def _pandera_column(feature: Measure) -> Column:

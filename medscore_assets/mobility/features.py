@@ -46,6 +46,8 @@ MOST_DAYS = 8000
 Block: TypeAlias = tuple[str | None, str | None]
 """Patients from the first id to before the second; None is no bound."""
 
+EVERYBODY: Block = (None, None)
+
 
 @dataclass(frozen=True, slots=True)
 class Inputs:

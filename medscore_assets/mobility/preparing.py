@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 from medscore_assets.contracts.mobility import MOBILITY
 from medscore_assets.mobility.daily import DAILY_STEPS, write_daily
 from medscore_assets.mobility.engines import Engine
-from medscore_assets.mobility.features import feature_frame, reads
+from medscore_assets.mobility.features import EVERYBODY, Block, Inputs, blocks_of, feature_frame, reads
 from medscore_assets.mobility.forecasts import PATIENT_FEATURES
 from medscore_assets.mobility.raw import RAW_STEPS, touching
 from medscore_assets.mobility.rollups import MONTHLY_ROLLUPS, month_of, monthly_rollup, months_of
@@ -27,10 +28,11 @@ from resources.lake import Dataset, Lake
 
 DAY = timedelta(days=1)
 
-ROWS_AT_ONCE = 1_500_000
-"""Rows of features in one pass: about 2 GB at the peak."""
+ROWS_AT_ONCE = 3_000_000
+"""Rows of features in one block of patients: about 3 GB at the peak."""
 
-MOST_DAYS_AT_ONCE = 31
+MOST_DAYS_AT_ONCE = 366
+"""Days in one pass. Each reads again what windows need of the days before it, and has all its files open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ def make_steps(lake: Lake, day: date, *, as_of: datetime) -> int:
 
 def make_rollups(lake: Lake, engine: Engine, days: Iterable[date]) -> dict[date, int]:
     """Make the monthly sums of the months of these days anew; rows by month."""
-    made = {}
+    made: dict[date, int] = {}
     for month in months_of(days):
         last = month.replace(day=calendar.monthrange(month.year, month.month)[1])
         with lake.reading(DAILY_STEPS, lake.dataset_paths(DAILY_STEPS, month, last)):
@@ -83,33 +85,36 @@ def make_rollups(lake: Lake, engine: Engine, days: Iterable[date]) -> dict[date,
 
 
 def make_features(lake: Lake, engine: Engine, days: Sequence[date]) -> dict[date, int]:
-    """Make the features of these days, in as few passes as memory allows; rows by day.
+    """Make the features of these days, in few passes of as many days as may be; rows by day.
 
-    A day before which nobody has data gets no rows. Raises `ContractViolation` for a day whose features
-    break the contract, and `PermanentError` naming a damaged file; days that were made before that stand.
+    In a long pass one block of patients comes after the other, so that memory stays flat. A day before which
+    nobody has data gets no rows. Raises `ContractViolation` for features that break the contract, and
+    `PermanentError` naming a damaged file: the days of that pass then stay as they were.
     """
-    made = {}
-    for first, last in _passes(sorted(set(days)), _days_at_once(lake, days)):
-        table = features_between(lake, engine, first, last)
-        MOBILITY.require(table, where=f"{lake.url}/{PATIENT_FEATURES.path}, {first} to {last}")
-        for day in _days(first, last):
-            of_day = table.filter(pc.equal(table["day"], pa.scalar(day, pa.date32())))
-            lake.write_day(PATIENT_FEATURES, day, of_day)
-            made[day] = of_day.num_rows
+    made: dict[date, int] = {}
+    for first, last in _passes(sorted(set(days))):
+        inputs = engine.feature_inputs(lake, first, last)
+        rows = dict.fromkeys(_days(first, last), 0)
+        with lake.writing(PATIENT_FEATURES, list(rows)) as write:
+            for block in _blocks(lake, first, last):
+                table = features_between(lake, inputs.block(block), first, last)
+                MOBILITY.require(table, where=f"{lake.url}/{PATIENT_FEATURES.path}, {first} to {last}")
+                for day, of_day in _by_day(table):
+                    write(day, of_day)
+                    rows[day] += of_day.num_rows
+        made |= rows
     return made
 
 
-def features_between(lake: Lake, engine: Engine, first: date, last: date) -> pa.Table:
-    """The features of a range of days, by day and patient."""
-    inputs = engine.feature_inputs(lake, first, last)
+def features_between(lake: Lake, inputs: Inputs, first: date, last: date) -> pa.Table:
+    """The features of a range of days from inputs of the lake, by day and patient."""
     needs = reads(first, last)
     with (
         lake.reading(DAILY_STEPS, lake.dataset_paths(DAILY_STEPS, needs.first_day, needs.last_day)),
         lake.reading(MONTHLY_ROLLUPS, lake.dataset_paths(MONTHLY_ROLLUPS, date.min, needs.months_before)),
     ):
         found = feature_frame(inputs, first, last).to_pyarrow()
-    table = MOBILITY.conform(found, where=f"{lake.url}/{PATIENT_FEATURES.path}")
-    return table.sort_by([("day", "ascending"), ("patient_id", "ascending")])
+    return _in_order(MOBILITY.conform(found, where=f"{lake.url}/{PATIENT_FEATURES.path}"))
 
 
 def rows_in(lake: Lake, names: Sequence[str]) -> int:
@@ -122,25 +127,49 @@ def newest_day(lake: Lake, dataset: Dataset) -> date | None:
     return max(lake.days(dataset), default=None)
 
 
-def _days_at_once(lake: Lake, days: Sequence[date]) -> int:
-    """How many days of features fit into one pass, by the patients of the newest month before them."""
-    if len(days) < 2:
-        return 1
-    months = [month for month in lake.days(MONTHLY_ROLLUPS) if month <= month_of(max(days))]
-    patients = rows_in(lake, lake.files(MONTHLY_ROLLUPS, months[-1])) if months else 0
-    return max(1, min(MOST_DAYS_AT_ONCE, ROWS_AT_ONCE // max(patients, 1)))
+def _blocks(lake: Lake, first: date, last: date) -> list[Block]:
+    """Blocks of patients whose features of a pass fit into memory, by the patients of its newest month."""
+    if first == last:
+        return [EVERYBODY]
+    months = [month for month in lake.days(MONTHLY_ROLLUPS) if month <= month_of(last)]
+    if not months:
+        return [EVERYBODY]
+    patients = lake.read_day(MONTHLY_ROLLUPS, months[-1], ["patient_id"])["patient_id"].to_pylist()
+    rows = len(patients) * ((last - first).days + 1)
+    return blocks_of(patients, -(-rows // ROWS_AT_ONCE))
 
 
-def _passes(days: Sequence[date], at_once: int) -> Iterator[tuple[date, date]]:
-    """Runs of consecutive days, of at most so many each."""
+def _passes(days: Sequence[date]) -> Iterator[tuple[date, date]]:
+    """Runs of consecutive days, of at most `MOST_DAYS_AT_ONCE` each."""
     run: list[date] = []
     for day in days:
-        if run and (day != run[-1] + DAY or len(run) == at_once):
+        if run and (day != run[-1] + DAY or len(run) == MOST_DAYS_AT_ONCE):
             yield run[0], run[-1]
             run = []
         run.append(day)
     if run:
         yield run[0], run[-1]
+
+
+def _in_order(table: pa.Table) -> pa.Table:
+    """By day and patient: both as one number, and all columns in one piece, halve the time of a sort."""
+    if not table.num_rows:
+        return table
+    (rows,) = table.combine_chunks().to_batches()
+    patients = rows["patient_id"].dictionary_encode()
+    ranks = pc.rank(patients.dictionary).to_numpy().astype(np.int64)
+    days = rows["day"].cast(pa.int32()).to_numpy().astype(np.int64)
+    order = np.argsort((days << 32) + ranks[patients.indices.to_numpy()], kind="stable")
+    return pa.Table.from_batches([rows.take(pa.array(order))])
+
+
+def _by_day(table: pa.Table) -> Iterator[tuple[date, pa.Table]]:
+    """A table that is sorted by day, cut into its days."""
+    found = pc.run_end_encode(table["day"].combine_chunks())
+    begin = 0
+    for day, end in zip(found.values.to_pylist(), found.run_ends.to_pylist(), strict=True):
+        yield day, table.slice(begin, end - begin)
+        begin = end
 
 
 def _days(first: date, last: date) -> list[date]:

@@ -6,8 +6,12 @@ from dataclasses import replace
 from datetime import date
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pandera.errors import SchemaErrors
 
 from docs.generate import mobility_features_page
 from medscore_assets.contracts.measures import FeatureTable, Measure, Window
@@ -87,6 +91,52 @@ def test_a_patient_and_day_may_be_there_once_and_columns_only_in_their_order() -
         MOBILITY.require(_row().select(MOBILITY.columns[::-1]), where="the test")
     shuffled = _row().select(MOBILITY.columns[::-1])
     MOBILITY.require(MOBILITY.conform(shuffled, where="the test"), where="the test")
+
+
+OF_EACH_SORT = replace(
+    MOBILITY,
+    features=tuple(
+        {(f.kind, f.nullable, f.minimum, bool(f.categories)): f for f in MOBILITY.features}.values()
+    ),
+)
+CELLS = {
+    "number": st.sampled_from([None, 0.0, 1.0, -1.0, 1e9, float("nan"), float("inf")]),
+    "whole": st.sampled_from([None, 0, 1, 6, 12, -1, 10_000]),
+    "label": st.sampled_from([None, "none", ""]),
+}
+
+
+@st.composite
+def changed_rows(draw: st.DrawFn) -> pa.Table:
+    """A few rows in any order, some twice, with a cell or two of any value."""
+    keys = st.fixed_dictionaries(
+        {"patient_id": st.sampled_from(["p", "q", ""]), "day": st.dates(date(2026, 1, 1), date(2026, 1, 3))}
+    )
+    rows = []
+    for key in draw(st.lists(keys, min_size=1, max_size=4)):
+        cells = {}
+        for feature in draw(st.lists(st.sampled_from(OF_EACH_SORT.features), max_size=2)):
+            known = [None, "ALS", *feature.categories]
+            values = st.sampled_from(known) if feature.categories else CELLS[feature.kind]
+            cells[feature.name] = draw(values)
+        rows.append(_row(**key, **cells))
+    return pa.concat_tables(rows).select(OF_EACH_SORT.columns)
+
+
+@settings(max_examples=50)
+@given(changed_rows())
+def test_the_quick_look_passes_exactly_what_pandera_passes_of_rows_in_order(table: pa.Table) -> None:
+    in_order = [("day", "ascending"), ("patient_id", "ascending")]
+    for rows, ordered in ((table, False), (table.sort_by(in_order), True)):
+        frame = rows.to_pandas(types_mapper=pd.ArrowDtype)
+        try:
+            OF_EACH_SORT.pandera_schema.validate(frame, lazy=True)
+            passes = True
+        except SchemaErrors:
+            passes = False
+        assert OF_EACH_SORT.surely_holds(rows) <= passes
+        if ordered:
+            assert OF_EACH_SORT.surely_holds(rows) == passes
 
 
 def test_conform_names_an_absent_column_and_one_that_does_not_fit() -> None:
