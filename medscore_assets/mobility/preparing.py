@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import calendar
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
@@ -97,13 +97,23 @@ def make_features(lake: Lake, engine: Engine, days: Sequence[date]) -> dict[date
         rows = dict.fromkeys(_days(first, last), 0)
         with lake.writing(PATIENT_FEATURES, list(rows)) as write:
             for block in _blocks(lake, first, last):
-                table = features_between(lake, inputs.block(block), first, last)
-                MOBILITY.require(table, where=f"{lake.url}/{PATIENT_FEATURES.path}, {first} to {last}")
-                for day, of_day in _by_day(table):
-                    write(day, of_day)
-                    rows[day] += of_day.num_rows
+                for day, found in _added(lake, inputs.block(block), first, last, write).items():
+                    rows[day] += found
         made |= rows
     return made
+
+
+def _added(
+    lake: Lake, inputs: Inputs, first: date, last: date, write: Callable[[date, pa.Table], None]
+) -> dict[date, int]:
+    """Write the features of one block of patients; rows by day. They are forgotten before the next block."""
+    table = features_between(lake, inputs, first, last)
+    MOBILITY.require(table, where=f"{lake.url}/{PATIENT_FEATURES.path}, {first} to {last}")
+    rows = {}
+    for day, of_day in _by_day(table):
+        write(day, of_day)
+        rows[day] = of_day.num_rows
+    return rows
 
 
 def features_between(lake: Lake, inputs: Inputs, first: date, last: date) -> pa.Table:
@@ -152,15 +162,13 @@ def _passes(days: Sequence[date]) -> Iterator[tuple[date, date]]:
 
 
 def _in_order(table: pa.Table) -> pa.Table:
-    """By day and patient: both as one number, and all columns in one piece, halve the time of a sort."""
-    if not table.num_rows:
-        return table
-    (rows,) = table.combine_chunks().to_batches()
-    patients = rows["patient_id"].dictionary_encode()
+    """By day and patient: both as one number, and each column in one piece, halve the time of a sort."""
+    patients = table["patient_id"].combine_chunks().dictionary_encode()
     ranks = pc.rank(patients.dictionary).to_numpy().astype(np.int64)
-    days = rows["day"].cast(pa.int32()).to_numpy().astype(np.int64)
-    order = np.argsort((days << 32) + ranks[patients.indices.to_numpy()], kind="stable")
-    return pa.Table.from_batches([rows.take(pa.array(order))])
+    days = table["day"].combine_chunks().cast(pa.int32()).to_numpy().astype(np.int64)
+    order = pa.array(np.argsort((days << 32) + ranks[patients.indices.to_numpy()], kind="stable"))
+    # Column by column, so that there is never a third copy of the table.
+    return pa.table([column.combine_chunks().take(order) for column in table.columns], schema=table.schema)
 
 
 def _by_day(table: pa.Table) -> Iterator[tuple[date, pa.Table]]:
