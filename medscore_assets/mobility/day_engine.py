@@ -51,7 +51,7 @@ class DayEngine(ABC):
 
 @dataclass(frozen=True)
 class DuckDays(DayEngine):
-    """By DuckDB, in this process."""
+    """In this process: steps by compiled loops, monthly sums and features by DuckDB."""
 
     options: EngineOptions
 
