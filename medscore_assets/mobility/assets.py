@@ -157,7 +157,7 @@ def patient_features(
 ) -> dg.MaterializeResult:
     """What is known of each patient on the morning after the partition's day, by the contract.
 
-    Only the days that the features look at are read; a range of days is made in one pass.
+    Only the days that the features look at are read; a range of days is made in few passes.
     """
     mornings = {key: morning_after(key) for key in context.partition_keys}
     with failures():

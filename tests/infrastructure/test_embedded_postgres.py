@@ -7,8 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,6 +17,7 @@ import pytest
 from resources.embedded_postgres import ensure_running, release
 from resources.errors import PermanentError
 from tests.conftest import UNSAFE_AND_QUICK
+from tests.infrastructure.services import eventually
 
 HOLD = """
 import sys
@@ -51,15 +51,6 @@ def server_processes(directory: Path) -> list[int]:
         except (psutil.Error, OSError):
             continue
     return found
-
-
-def eventually(holds: Callable[[], bool], seconds: float = 60) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if holds():
-            return True
-        time.sleep(0.05)
-    return holds()
 
 
 def holder(directory: Path) -> subprocess.Popen[str]:
