@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from psycopg import errors, sql
 
 import migrations
-from medscore_assets.settings import Databases, without_password
+from medscore_assets.database_addresses import Databases, without_password
 from resources.errors import MedscoreError, PermanentError
 from resources.warehouse import Warehouse, unreachable
 

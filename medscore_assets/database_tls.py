@@ -1,7 +1,8 @@
 """Addresses of databases on other machines: TLS, with the certificate and the host's name verified.
 
 Belongs here: whether a server is on another machine, and what libpq is told about TLS then.
-Does not belong here: connections (`resources/warehouse.py`), and which databases there are (`settings.py`).
+Does not belong here: connections (`resources/warehouse.py`), and which databases there are
+(`database_addresses.py`).
 """
 
 from __future__ import annotations

@@ -27,7 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from medscore_assets.alerting.routing import load_routing
-from medscore_assets.settings import PROJECT_ROOT, Settings, without_password
+from medscore_assets.database_addresses import without_password
+from medscore_assets.settings import PROJECT_ROOT, Settings
 from resources.embedded_postgres import release
 from resources.errors import PermanentError
 

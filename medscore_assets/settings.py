@@ -2,52 +2,31 @@
 
 Belongs here: reading and checking `MEDSCORE_*`, from the environment and from `.env` in the project's
 folder, and what follows from them without I/O (paths, database addresses).
-Does not belong here: business rules; they are versioned data (`readmission/policy.toml`).
+Does not belong here: business rules; they are versioned data (`readmission/policy.toml`). What is done to an
+address of a database: `database_addresses.py`; names of variables and refusals: `environment.py`.
 """
 
 from __future__ import annotations
 
-import difflib
-import os
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from medscore_assets.database_addresses import Databases, is_postgresql, with_database
 from medscore_assets.database_tls import verified
-from resources.errors import PermanentError
-
-PREFIX = "MEDSCORE_"
+from medscore_assets.environment import PREFIX, refuse_unknown, wrong_value
 
 _PACKAGE = Path(__file__).resolve().parent
 
 PROJECT_ROOT = _PACKAGE.parent if (_PACKAGE.parent / "dagster.yaml").exists() else Path.cwd()
 """The folder of `dagster.yaml` and `.env`, at which relative paths start."""
 
-WAREHOUSE_DRIVER = "postgresql+psycopg"
-DAGSTER_DRIVER = "postgresql+psycopg2"
-MLFLOW_DRIVER = "postgresql+psycopg"
-
-
-@dataclass(frozen=True, slots=True)
-class Databases:
-    """The SQLAlchemy addresses of the three databases, drivers included. Shown without passwords."""
-
-    warehouse: str
-    dagster: str
-    mlflow: str
-
-    def __repr__(self) -> str:
-        shown = (f"{name}={without_password(getattr(self, name))!r}" for name in self.__slots__)
-        return f"Databases({', '.join(shown)})"
+ProjectPath = Annotated[Path, AfterValidator(lambda path: PROJECT_ROOT / path.expanduser())]
 
 
 class Settings(BaseSettings):
@@ -63,7 +42,7 @@ class Settings(BaseSettings):
         validate_default=True,
     )
 
-    home: Path = Field(
+    home: ProjectPath = Field(
         default=Path(".medscore"),
         description="Where MedScore keeps its files: the embedded database, model files, logs.",
     )
@@ -109,7 +88,7 @@ class Settings(BaseSettings):
         description="Where members in Parquet and the sums of a Spark job are handed over: a folder or "
         "s3://bucket/prefix. The default is the folder population under MEDSCORE_HOME.",
     )
-    population_spark_file: Path | None = Field(
+    population_spark_file: ProjectPath | None = Field(
         default=None,
         description="The options of Spark for the population report: master, properties, and the request for "
         "EMR. Without it Spark runs within this machine.",
@@ -125,10 +104,10 @@ class Settings(BaseSettings):
     )
     mobility_engine: Literal["duckdb", "spark", "emr"] = Field(
         default="duckdb",
-        description="What makes days of steps and features: DuckDB in this process, Spark through "
-        "spark-submit, or Amazon EMR.",
+        description="What makes days of steps and features: this process (steps by compiled loops, the rest "
+        "by DuckDB), Spark through spark-submit, or Amazon EMR.",
     )
-    mobility_spark_file: Path | None = Field(
+    mobility_spark_file: ProjectPath | None = Field(
         default=None,
         description="The options of Spark for mobility, in the form of MEDSCORE_POPULATION_SPARK_FILE. "
         "Without it Spark runs within this machine.",
@@ -151,16 +130,16 @@ class Settings(BaseSettings):
         default="stopped",
         description="Whether schedules and sensors are on where nobody has switched them in Dagster's UI.",
     )
-    policy_file: Path | None = Field(
+    policy_file: ProjectPath | None = Field(
         default=None,
         description="Tiers, actions and disclaimer. The default is the policy in the package.",
     )
-    thresholds_file: Path | None = Field(
+    thresholds_file: ProjectPath | None = Field(
         default=None,
         description="From when on drift and loss of performance are a warning or an alarm. The default is "
         "the file in the package.",
     )
-    alerts_file: Path | None = Field(
+    alerts_file: ProjectPath | None = Field(
         default=None,
         description="Who is told what, and how. The default is the file in the package: everything to the "
         "log and, where they are set, to the webhook and the mailbox.",
@@ -196,12 +175,12 @@ class Settings(BaseSettings):
         ge=1,
         description="The same for mobility: how long after a training worse forecasts ask for no other one.",
     )
-    mobility_training_file: Path | None = Field(
+    mobility_training_file: ProjectPath | None = Field(
         default=None,
         description="How mobility models are boosted, as medscore mobility tune writes it. Without it the "
         "settings in the code.",
     )
-    wait_models_file: Path | None = Field(
+    wait_models_file: ProjectPath | None = Field(
         default=None,
         description="Which wait-time models run, those behind HTTP among them. The default is the file in "
         "the package.",
@@ -286,22 +265,22 @@ class Settings(BaseSettings):
         description="Whether the API also scores with the model under the alias challenger, into a table of "
         "its own that nobody is shown.",
     )
-    access_file: Path | None = Field(
+    access_file: ProjectPath | None = Field(
         default=None,
         description="Who may use the API: issuers of tokens, roles, origins. Without it nobody is told "
         "apart, and the API listens on this machine only.",
     )
-    cds_file: Path | None = Field(
+    cds_file: ProjectPath | None = Field(
         default=None,
         description="How CDS Hooks cards look: indicators, proposals, texts. The default is the file in the "
         "package serving.",
     )
-    fhir_codes_file: Path | None = Field(
+    fhir_codes_file: ProjectPath | None = Field(
         default=None,
         description="How FHIR codes are read: diagnoses, dispositions, payers. The default is the file in "
         "the package serving; have your coders review it.",
     )
-    test_data: Path | None = Field(
+    test_data: ProjectPath | None = Field(
         default=None,
         description="For tests and benchmarks: the folder of public data sets; what needs them is left out "
         "where it is absent. The default is shared/data beside the project's folder.",
@@ -311,26 +290,8 @@ class Settings(BaseSettings):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise _sentence(error) from None
-        _refuse_unknown(type(self).model_fields, self.model_config.get("env_file"))
-
-    @field_validator(
-        "home",
-        "policy_file",
-        "thresholds_file",
-        "alerts_file",
-        "access_file",
-        "cds_file",
-        "fhir_codes_file",
-        "population_spark_file",
-        "mobility_training_file",
-        "mobility_spark_file",
-        "wait_models_file",
-        "test_data",
-    )
-    @classmethod
-    def _absolute(cls, path: Path | None) -> Path | None:
-        return PROJECT_ROOT / path.expanduser() if path is not None else None
+            raise wrong_value(error) from None
+        refuse_unknown(type(self).model_fields, self.model_config.get("env_file"))
 
     @field_validator("timezone")
     @classmethod
@@ -344,8 +305,7 @@ class Settings(BaseSettings):
     @classmethod
     def _postgresql(cls, url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if url is not None:
-            parts = urlsplit(url.get_secret_value())
-            if not re.fullmatch(r"postgres(ql)?(\+\w+)?", parts.scheme) or not parts.path.strip("/"):
+            if not is_postgresql(url.get_secret_value()):
                 raise ValueError("is not of the form postgresql://user:password@host:port/database")
             url = SecretStr(
                 verified(url.get_secret_value(), weak_allowed=bool(info.data.get("database_insecure")))
@@ -390,26 +350,18 @@ class Settings(BaseSettings):
     @property
     def mlflow_artifacts_url(self) -> str:
         """Where model files are kept, as a URL."""
-        if self.mlflow_artifacts is None:
-            return (self.home / "mlflow").as_uri()
-        if "://" in self.mlflow_artifacts:
-            return self.mlflow_artifacts
-        return (PROJECT_ROOT / Path(self.mlflow_artifacts).expanduser()).as_uri()
+        place = _place(self.mlflow_artifacts, self.home / "mlflow")
+        return place if "://" in place else Path(place).as_uri()
 
     @property
     def lake_url(self) -> str:
         """Where the lake is: an absolute path, or a URL."""
-        if self.lake is not None and "://" in self.lake:
-            return self.lake
-        return str(self.home / "lake" if self.lake is None else PROJECT_ROOT / Path(self.lake).expanduser())
+        return _place(self.lake, self.home / "lake")
 
     @property
     def population_exchange_url(self) -> str:
         """Where a Spark job's files are: an absolute path, or a URL."""
-        if self.population_exchange is not None and "://" in self.population_exchange:
-            return self.population_exchange
-        given = self.population_exchange
-        return str(self.home / "population" if given is None else PROJECT_ROOT / Path(given).expanduser())
+        return _place(self.population_exchange, self.home / "population")
 
     def databases(self) -> Databases:
         """The addresses of the three databases, each with the driver that its user has.
@@ -422,64 +374,17 @@ class Settings(BaseSettings):
         else:
             from resources.embedded_postgres import ensure_running
 
-            base = _with_database(ensure_running(self.postgres_directory), "medscore")
-        name = unquote(urlsplit(base).path.strip("/"))
-        return Databases(
-            warehouse=_with_driver(base, WAREHOUSE_DRIVER),
-            dagster=_with_driver(
-                _secret(self.dagster_database_url) or _with_database(base, f"{name}_dagster"), DAGSTER_DRIVER
-            ),
-            mlflow=_with_driver(
-                _secret(self.mlflow_database_url) or _with_database(base, f"{name}_mlflow"), MLFLOW_DRIVER
-            ),
-        )
-
-
-def without_password(url: str) -> str:
-    """The address as it may be shown."""
-    parts = urlsplit(url)
-    user, _, host = parts.netloc.rpartition("@")
-    shown = f"{user.partition(':')[0]}{':***' if ':' in user else ''}@{host}" if user else host
-    query = re.sub(r"(?i)((?:^|&)[^=&]*password=)[^&]*", r"\1***", parts.query)
-    return urlunsplit(parts._replace(netloc=shown, query=query))
+            base = with_database(ensure_running(self.postgres_directory), "medscore")
+        dagster, mlflow = _secret(self.dagster_database_url), _secret(self.mlflow_database_url)
+        return Databases.beside(base, dagster=dagster, mlflow=mlflow)
 
 
 def _secret(url: SecretStr | None) -> str | None:
     return url.get_secret_value() if url is not None else None
 
 
-def _with_driver(url: str, driver: str) -> str:
-    """SQLAlchemy takes a bare `postgresql://` for one driver and Dagster brings another: say which."""
-    return f"{driver}:{url.partition(':')[2]}"
-
-
-def _with_database(url: str, name: str) -> str:
-    # Not through urlunsplit, which drops the slashes where the server is in the query.
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}/{quote(name)}" + (f"?{parts.query}" if parts.query else "")
-
-
-def _sentence(error: ValidationError) -> PermanentError:
-    """The first problem, without the value: it may be a password."""
-    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    variable = PREFIX + str(first["loc"][0]).upper()
-    problem = first["msg"].removeprefix("Value error, ")
-    return PermanentError(
-        f"the value of {variable} {problem if problem.startswith('is ') else 'is wrong: ' + problem.lower()}",
-        where="environment or .env",
-        mend=f"Correct {variable}, or unset it for the default.",
-    )
-
-
-def _refuse_unknown(fields: Iterable[str], env_file: Any) -> None:
-    """A misspelt variable would be passed over in silence, and the default taken for what it meant."""
-    known = {PREFIX + name.upper() for name in fields}
-    given = {*os.environ, *(dotenv_values(env_file) if env_file else ())}
-    for variable in sorted(v.upper() for v in given if v.upper().startswith(PREFIX)):
-        if variable not in known:
-            near = difflib.get_close_matches(variable, known, n=1, cutoff=0.8)
-            raise PermanentError(
-                f"{variable} is not a setting",
-                where="environment or .env",
-                mend=f"Did you mean {near[0]}?" if near else "Unset it; docs/reference lists the settings.",
-            )
+def _place(given: str | None, default: Path) -> str:
+    """Where files are: an absolute path, or a URL."""
+    if given is not None and "://" in given:
+        return given
+    return str(default if given is None else PROJECT_ROOT / Path(given).expanduser())

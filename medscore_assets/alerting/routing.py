@@ -16,7 +16,8 @@ from typing import Annotated, Any, Literal, Self
 from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
-from medscore_assets.settings import PREFIX, Settings
+from medscore_assets.environment import PREFIX
+from medscore_assets.settings import Settings
 from resources.alerts import Channel, EmailChannel, LogChannel, WebhookChannel
 from resources.errors import PermanentError
 

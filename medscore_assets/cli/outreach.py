@@ -13,7 +13,8 @@ import typer
 from rich.table import Table
 
 from medscore_assets.cli.common import Day, Json, console, prepare, resources, run_job
-from medscore_assets.settings import Settings, without_password
+from medscore_assets.database_addresses import without_password
+from medscore_assets.settings import Settings
 from resources.errors import MedscoreError
 
 if TYPE_CHECKING:

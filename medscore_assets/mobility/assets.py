@@ -46,7 +46,7 @@ class ForecastConfig(dg.Config):
 
 @dg.asset(
     deps=[raw_step_counts, *CLINICAL_SOURCES[:1]],
-    kinds={"duckdb", "parquet"},
+    kinds={"numba", "parquet"},
     metadata=lake_metadata(DAILY_STEPS),
     pool="daily_steps",
     **DAILY,

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from alembic import command
 
 from medscore_assets.database import alembic_config, create_database, prepare, revisions, upgrade
-from medscore_assets.settings import Databases
+from medscore_assets.database_addresses import Databases
 from resources.errors import PermanentError, TransientError
 from resources.warehouse import Warehouse
 from tests.clocks import awake

@@ -14,7 +14,8 @@ import pytest
 import sqlalchemy as sa
 
 from medscore_assets.database import create_database
-from medscore_assets.settings import Databases, Settings
+from medscore_assets.database_addresses import Databases
+from medscore_assets.settings import Settings
 from resources.errors import PermanentError
 from resources.warehouse import Warehouse
 from tests.infrastructure.tls import door, self_made_certificate

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from medscore_assets.settings import PROJECT_ROOT, Settings, without_password
+from medscore_assets.database_addresses import without_password
+from medscore_assets.settings import PROJECT_ROOT, Settings
 from resources.errors import PermanentError
 
 SECRET = "s3cr3t-p4ss"
