@@ -33,6 +33,8 @@ from resources.embedded_postgres import release
 from resources.errors import PermanentError
 
 PATIENCE_S = 180.0
+GRACE_S = 30.0
+"""How long a service may take to end. Dagster's take 5 s of a busy machine, and honcho grants no more."""
 _HOST = "127.0.0.1"
 _MARK = "_MEDSCORE_UP"
 """An environment variable on every process that descends from one `medscore up`, also an orphan."""
@@ -90,6 +92,7 @@ class _Manager(Manager):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self.ended_first: dict[str, int] = {}
+        self._asked_to_end = 0.0
 
     def terminate(self) -> None:
         if not self._all_started():
@@ -100,7 +103,12 @@ class _Manager(Manager):  # type: ignore[misc]
                 for name, process in self._processes.items()
                 if "returncode" in process
             }
+            self._asked_to_end = time.monotonic()
             super().terminate()
+
+    def kill(self) -> None:
+        if time.monotonic() > self._asked_to_end + GRACE_S:
+            super().kill()
 
     def watch(self, stopping: threading.Event) -> None:
         """End what a dead service left running: it keeps the service's output open, and honcho waits."""

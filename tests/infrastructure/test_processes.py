@@ -68,6 +68,21 @@ def test_every_way_to_stop_ends_children_of_children_too(family: Up, stop: signa
 
 
 @pytest.mark.faults
+def test_a_service_that_needs_six_seconds_to_end_is_given_them(
+    start: Callable[..., Up], tmp_path: Path
+) -> None:
+    (tmp_path / "Procfile").write_text(
+        f"slow: trap 'sleep 6; touch {tmp_path}/ended; exit' TERM; echo ready; while :; do sleep .1; done\n"
+        "quick: echo ready; exec sleep 1000\n"
+    )
+    up = start(sys.executable, "-c", RUN, tmp_path / "Procfile")
+    assert eventually(lambda: up.said.count("| ready") == 2, 60), up.said
+    up.process.send_signal(signal.SIGINT)
+    assert up.process.wait(60) == 0
+    assert (tmp_path / "ended").exists(), up.said
+
+
+@pytest.mark.faults
 def test_a_service_that_is_killed_is_named_and_takes_the_others_with_it(family: Up) -> None:
     line = next(
         line for line in family.lines if "| started" in line and line.split("|")[0].split()[-1] == "two"
