@@ -4,121 +4,39 @@
 
 Fifty requests a second, at fixed times whatever the answers do, on one core. On the other a training runs
 all the time. A champion is promoted and later rolled back, a challenger scores in the shadow, and
-PostgreSQL is killed (SIGKILL) and started again. What each version says of each patient is computed
-beforehand by the scorer. At the end every answer is compared with the version that it names, with the
-stored score and with the audit.
+PostgreSQL is killed (SIGKILL) and started again. While it is away, and for `SETTLING_S` after, 503 with
+Retry-After is a right answer; for how long it was given is measured. What each version says of each patient
+is computed beforehand by the scorer. At the end every answer is compared with the version that it names,
+with the stored score and with the audit.
 """
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-import json
 import os
 import re
-import signal
 import statistics
-import sys
 import tempfile
-import threading
-import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import httpx
 import numpy as np
 import sqlalchemy as sa
 import typer
 
 from benchmarks.harness import Report, console
-from benchmarks.loopback import HOST, Server
-from benchmarks.site import PREDICT, Site, as_json, on_core, patients, train_demo
+from benchmarks.site import Site, on_core, train_demo
+from benchmarks.soak_run import OTHER_CORE, Answer, Plan, Soaked, soak
 from medscore_assets.audit import verify
-from medscore_assets.contracts.readmission import READMISSION
-from medscore_assets.promotion import promote, rollback
-from medscore_assets.readmission.scoring import MODEL, ReadmissionModel
 from medscore_assets.tables.serving import audit_events, readmission_scores, shadow_scores
-from resources.embedded_postgres import ensure_running
-from resources.registry import CHALLENGER
-
-SERVER_CORE, OTHER_CORE = 0, 1
-DOWN_S = 3.0
-"""How long PostgreSQL stays killed before it is started again."""
 
 SETTLING_S = 5.0
-"""How long after PostgreSQL answers again a 503 is still taken for part of the restart."""
+"""How long after PostgreSQL answers again a 503 is still taken for part of the restart: the journal waits up
+to 1.5 s between attempts, and up to 2 s for a connection."""
 
 SWAP_S = 5.0
 GROWTH_MB = 16.0
-_PATIENTS = 500
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_TRAINING = (
-    "from benchmarks.site import train_demo\nimport itertools\nfor s in itertools.count(100): train_demo(s)"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How long, how fast, and when what happens, in seconds from the start."""
-
-    seconds: float
-    per_second: int
-    training: bool = True
-
-    @property
-    def promoted_at(self) -> float:
-        return 0.25 * self.seconds
-
-    @property
-    def rolled_back_at(self) -> float:
-        return 0.45 * self.seconds
-
-    @property
-    def killed_at(self) -> float:
-        return 0.65 * self.seconds
-
-
-@dataclass(slots=True)
-class Answer:
-    """One request and what became of it. Times are of the monotonic clock."""
-
-    patient: int
-    sent: float
-    done: float = 0.0
-    status: int = 0
-    """0 if the connection broke."""
-    retry_after: bool = False
-    body: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Happened:
-    """When what happened, and what was seen besides answers."""
-
-    promoted: float = 0.0
-    rolling_back: float = 0.0
-    """When the rollback began: from then on either version may answer until it is done."""
-    rolled_back: float = 0.0
-    killed: float = 0.0
-    restarted: float = 0.0
-    memory: list[tuple[float, float]] = field(default_factory=list)
-    trained_to_the_end: bool = False
-
-
-@dataclass
-class Soaked:
-    """All that is needed to judge a run."""
-
-    answers: list[Answer]
-    happened: Happened
-    expected: dict[int, list[float]]
-    """Per version the probability of each patient."""
-    champions: tuple[int, int]
-    challenger: int
-    started: float
 
 
 def main(
@@ -138,140 +56,6 @@ def main(
     raise typer.Exit(report.finish(json_path))
 
 
-def soak(site: Site, models: list[ReadmissionModel], plan: Plan) -> Soaked:
-    """Runs the plan with three different models: champion, its successor, and the challenger."""
-    first, second, third = (site.register(model) for model in models)
-    site.set_champion(first)
-    site.registry.set_alias(MODEL, third, CHALLENGER)
-    people = patients(_PATIENTS)
-    matrix = np.concatenate([READMISSION.encode_row(p) for p in people])
-    expected = {v: site.model(v).score(matrix).tolist() for v in (first, second, third)}
-    # Addressed like a hospital's own server, so that nobody but this process starts it again.
-    address = site.settings.databases()
-    api = site.start_api(
-        core=SERVER_CORE,
-        MEDSCORE_SHADOW="true",
-        MEDSCORE_DATABASE_URL=address.warehouse.replace("+psycopg", ""),
-        MEDSCORE_MLFLOW_DATABASE_URL=address.mlflow.replace("+psycopg", ""),
-    )
-    training = _start_training(site) if plan.training else None
-    happened = Happened()
-    try:
-        api.wait_ready("/health/ready")
-        _wait_for_challenger(api, third)
-        started = time.monotonic()
-        events = threading.Thread(target=_happen, args=(site, second, plan, happened, api, started))
-        events.start()
-        answers = asyncio.run(_ask(api.port, site.token(), people, plan, started))
-        events.join()
-        happened.trained_to_the_end = training is None or training.alive
-    finally:
-        if training:
-            training.stop(seconds=5)
-        api.stop()
-    return Soaked(answers, happened, expected, (first, second), third, started)
-
-
-def _start_training(site: Site) -> Server:
-    """One training after the other, until it is stopped."""
-    command = [sys.executable, "-c", _TRAINING]
-    return Server.start(command, 0, site.settings.home / "training.log", core=OTHER_CORE)
-
-
-def _wait_for_challenger(api: Server, version: int) -> None:
-    wanted = f'medscore_model_version{{alias="challenger"}} {version:.1f}'
-    deadline = time.monotonic() + 60
-    while wanted not in httpx.get(f"http://{HOST}:{api.port}/metrics").text:
-        if time.monotonic() > deadline:
-            raise RuntimeError("the challenger was not taken up")
-        time.sleep(0.1)
-
-
-def _happen(site: Site, successor: int, plan: Plan, happened: Happened, api: Server, started: float) -> None:
-    """Everything but the requests, at its time; and a look at the memory each second."""
-    due: list[tuple[float, Callable[[], None]]] = [
-        (plan.promoted_at, lambda: _promote(site, successor, happened)),
-        (plan.rolled_back_at, lambda: _roll_back(site, happened)),
-        (plan.killed_at, lambda: _kill_postgres(site, happened)),
-        (plan.killed_at + DOWN_S, lambda: _restart_postgres(site, happened)),
-    ]
-    for second in itertools.count():
-        now = time.monotonic() - started
-        while due and due[0][0] <= now:
-            due.pop(0)[1]()
-        if now >= plan.seconds:
-            return
-        happened.memory.append((now, api.memory_mb()))
-        time.sleep(max(0.0, started + min(second + 1, plan.seconds) - time.monotonic()))
-
-
-def _promote(site: Site, version: int, happened: Happened) -> None:
-    promote(
-        site.warehouse,
-        site.registry,
-        None,
-        MODEL,
-        version,
-        reason="the soak test promotes a successor",
-        by="soak",
-        override_gate=True,
-    )
-    happened.promoted = time.monotonic()
-
-
-def _roll_back(site: Site, happened: Happened) -> None:
-    happened.rolling_back = time.monotonic()
-    rollback(
-        site.warehouse, site.registry, None, MODEL, reason="the soak test goes back to the first", by="soak"
-    )
-    happened.rolled_back = time.monotonic()
-
-
-def _kill_postgres(site: Site, happened: Happened) -> None:
-    happened.killed = time.monotonic()
-    os.kill(site.postmaster(), signal.SIGKILL)
-
-
-def _restart_postgres(site: Site, happened: Happened) -> None:
-    ensure_running(site.settings.postgres_directory)
-    happened.restarted = time.monotonic()
-
-
-async def _ask(
-    port: int, token: str, people: list[dict[str, Any]], plan: Plan, started: float
-) -> list[Answer]:
-    """All requests of the plan, each at its time."""
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    answers: list[Answer] = []
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=60)
-    async with (
-        httpx.AsyncClient(
-            base_url=f"http://{HOST}:{port}", headers=headers, limits=limits, timeout=30
-        ) as client,
-        asyncio.TaskGroup() as group,
-    ):
-        for number in range(int(plan.seconds * plan.per_second)):
-            await asyncio.sleep(max(0.0, started + number / plan.per_second - time.monotonic()))
-            patient = number % len(people)
-            body = as_json({**people[patient], "encounter_id": f"E-{number}", "patient_id": f"P-{patient}"})
-            answer = Answer(patient, time.monotonic())
-            answers.append(answer)
-            group.create_task(_send(client, body, answer))
-    return answers
-
-
-async def _send(client: httpx.AsyncClient, body: bytes, answer: Answer) -> None:
-    try:
-        response = await client.post(PREDICT, content=body)
-    except httpx.TransportError:
-        answer.done = time.monotonic()
-        return
-    answer.done, answer.status = time.monotonic(), response.status_code
-    answer.retry_after = response.headers.get("retry-after", "").isdigit()
-    if response.headers.get("content-type") == "application/json":
-        answer.body = json.loads(response.content)
-
-
 def judge(report: Report, site: Site, soaked: Soaked) -> None:
     """Adds to the report what was seen, and each goal."""
     good = [a for a in soaked.answers if a.status == 200]
@@ -289,6 +73,7 @@ def judge(report: Report, site: Site, soaked: Soaked) -> None:
     _none(report, "connections broken", statuses[0])
     _none(report, "answers but 200 and 503", sum(n for s, n in statuses.items() if s not in (0, 200, 503)))
     _none(report, "503 outside of the restart, or without Retry-After", _unexcused(soaked))
+    _recovery(report, soaked, good)
     _stored(report, site, soaked, good, ids)
     _swaps(report, soaked, good)
     growth = _growth(soaked.happened.memory)
@@ -318,6 +103,14 @@ def _unexcused(soaked: Soaked) -> int:
         a.status == 503 and not (a.retry_after and a.done >= happened.killed and a.sent <= settled)
         for a in soaked.answers
     )
+
+
+def _recovery(report: Report, soaked: Soaked, good: list[Answer]) -> None:
+    """For how long it went on refusing, and that it then answered: settling has to come to an end."""
+    back = soaked.happened.restarted
+    last = max((a.sent for a in soaked.answers if a.status == 503 and a.sent > back), default=back)
+    report.figures["refused_after_restart_s"] = round(last - back, 2)
+    report.at_least("answers after the last refusal", sum(a.sent > last for a in good), 1, "")
 
 
 def _stored(report: Report, site: Site, soaked: Soaked, good: list[Answer], ids: list[str]) -> None:

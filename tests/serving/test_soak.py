@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks.harness import Report
 from benchmarks.site import Site
-from benchmarks.soak import Plan, judge, soak
+from benchmarks.soak import judge
+from benchmarks.soak_run import Plan, soak
 from medscore_assets.readmission.scoring import ReadmissionModel
 from resources.embedded_postgres import release
 
@@ -32,7 +33,7 @@ def test_swaps_and_a_killed_database_lead_to_no_wrong_lost_or_unaudited_answer(
     report = Report("soak")
     try:
         models = [model, shifted(model, 0.2), shifted(model, -0.2)]
-        judge(report, site, soak(site, models, Plan(seconds=14, per_second=20, training=False)))
+        judge(report, site, soak(site, models, Plan(seconds=17, per_second=20, training=False)))
     finally:
         site.warehouse.close()
         release(site.settings.postgres_directory)
