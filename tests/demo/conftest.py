@@ -1,12 +1,17 @@
-"""Generated records that several tests look at."""
+"""Records that several tests look at: generated ones, and small files of the public ones."""
 
 from __future__ import annotations
 
+import csv
 from datetime import date
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from medscore_assets.demo.discharges import DemoData, DemoPlan, generate
+from medscore_assets.demo.uci_diabetes import UciData, read
+from tests.demo.uci_files import ENCOUNTER, MAPPING, Import
 
 PLAN = DemoPlan(date(2024, 7, 1), date(2025, 12, 31))
 
@@ -21,3 +26,27 @@ def plan() -> DemoPlan:
 def demo() -> DemoData:
     """The records of `plan`."""
     return generate(PLAN)
+
+
+@pytest.fixture
+def mapping(tmp_path: Path) -> Path:
+    """The code tables of the public records."""
+    path = tmp_path / "IDs_mapping.csv"
+    path.write_text(MAPPING)
+    return path
+
+
+@pytest.fixture
+def importing(tmp_path: Path, mapping: Path) -> Import:
+    """Imports encounters that differ from `ENCOUNTER` as told, numbered from 1000 on."""
+
+    def run(*changes: dict[str, str], **options: Any) -> UciData:
+        path = tmp_path / "records.csv"
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(ENCOUNTER))
+            writer.writeheader()
+            for number, change in enumerate(changes):
+                writer.writerow(ENCOUNTER | {"encounter_id": str(1000 + number)} | change)
+        return read(path, mapping, **options)
+
+    return run

@@ -22,6 +22,7 @@ from resources.embedded_postgres import release
 from resources.registry import CHAMPION
 from resources.warehouse import Warehouse
 from tests.infrastructure.services import Up, starting
+from tests.infrastructure.warehouse_tables import metadata
 from tests.readmission.records import clean_day
 from tests.readmission.test_outreach import add, rows_of
 
@@ -87,3 +88,11 @@ def platform(
         yield Platform(up, settings, warehouse, days)
     warehouse.close()
     release(settings.postgres_directory)
+
+
+@pytest.fixture
+def store(warehouse: Warehouse) -> Warehouse:
+    """A warehouse with the tables of `warehouse_tables.py`."""
+    with warehouse.transaction() as connection:
+        metadata.create_all(connection)
+    return warehouse

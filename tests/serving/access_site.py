@@ -20,20 +20,19 @@ from typing import Annotated, Any
 import httpx
 import jwt
 import pytest
-import sqlalchemy as sa
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from fastapi import Depends, FastAPI
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from medscore_assets.audit import Occurrence, verify
+from medscore_assets.audit import Occurrence
 from medscore_assets.settings import Settings
-from medscore_assets.tables.serving import audit_events
 from resources.warehouse import Warehouse
 from serving import errors
 from serving.access import Caller, access_for, requires
 from serving.journal import Journal
 from tests.conftest import copied_database
+from tests.serving.audit_trail import Trail
 from tests.serving.conftest import running
 
 BASE = "https://medscore.example.org"
@@ -242,22 +241,6 @@ def require_bare_401(response: Any) -> None:
     assert response.content == b""
     assert response.headers["www-authenticate"] == "Bearer"
     assert set(response.headers) <= {"www-authenticate", "cache-control", "content-length", "date", "server"}
-
-
-class Trail:
-    """The audit's events since the test began."""
-
-    def __init__(self, warehouse: Warehouse) -> None:
-        self._warehouse = warehouse
-        self._before = verify(warehouse).last or 0
-
-    def events(self) -> list[dict[str, Any]]:
-        c = audit_events.c
-        query = sa.select(c.event).where(c.sequence > self._before).order_by(c.sequence)
-        return [json.loads(text) for text in self._warehouse.read(query)["event"].to_pylist()]
-
-    def reasons(self) -> list[str]:
-        return [event["outcomeDesc"] for event in self.events()]
 
 
 @pytest.fixture

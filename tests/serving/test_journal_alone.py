@@ -17,7 +17,8 @@ from resources.warehouse import Warehouse
 from serving import journal as journal_module
 from serving.journal import EntryRefused, IdempotencyConflict, Journal, JournalUnavailable
 from tests.serving.journal_rows import entry, score_row
-from tests.serving.test_journal import (
+from tests.serving.journal_site import (
+    CUT,
     LATER,
     count,
     held_chain,
@@ -26,11 +27,6 @@ from tests.serving.test_journal import (
     require_gapless,
     run,
     until,
-)
-
-CUT = sa.text(
-    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
-    "WHERE application_name = 'medscore journal' AND datname = current_database()"
 )
 
 

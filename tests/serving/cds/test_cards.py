@@ -1,7 +1,5 @@
 """CDS Hooks over HTTP, what is answered: criteria C7 to C14 and C18, and the scores behind the cards."""
 
-# ruff: noqa: F811
-
 from __future__ import annotations
 
 import json
@@ -24,33 +22,10 @@ from serving.cds_cards import EXTENSION, REASON_SYSTEM
 from serving.cds_schema import DEFAULT_FILE, load_presentation
 from serving.examples import FEATURES
 from serving.fhir_mapping import NOT_INPATIENT
-from tests.serving.cds_conformance import (
-    broken,
-    check_response,
-    empty_members,
-)
-from tests.serving.cds_site import (  # noqa: F401  fixtures
-    CALL,
-    PUBLIC,
-    SENTINEL,
-    body,
-    call,
-    cards,
-    closed_app,
-    ehr,
-    events_since,
-    last_event,
-    refused,
-    score,
-)
-from tests.serving.fhir_bundles import (
-    ENCOUNTER,
-    HL7,
-    PATIENT,
-    coded,
-    features_of,
-    prefetch_of,
-)
+from tests.serving.audit_trail import Trail
+from tests.serving.cds.site import CALL, PUBLIC, SENTINEL, body, call, cards, refused, score
+from tests.serving.cds_conformance import broken, check_response, empty_members
+from tests.serving.fhir_bundles import ENCOUNTER, HL7, PATIENT, coded, features_of, prefetch_of
 
 
 def test_c7_no_cards_are_the_answer_where_there_is_deliberately_no_guidance(ehr: httpx.Client) -> None:
@@ -149,15 +124,14 @@ def test_c13_the_indicator_follows_from_the_tier_and_is_never_critical(
 
 
 def test_c14_every_refusal_is_an_operation_outcome_without_a_value_and_audited(
-    ehr: httpx.Client, api_warehouse: Warehouse
+    ehr: httpx.Client, trail: Trail
 ) -> None:
-    before = last_event(api_warehouse)
     sent = body()
     sent["prefetch"]["patient"]["birthDate"] = f"1948-{SENTINEL}"
     told = refused(call(ehr, sent), 412)
     assert told[1].startswith("patient_age: needs Patient.birthDate")
 
-    (event,) = events_since(api_warehouse, before)
+    (event,) = trail.events()
     assert event["outcome"] == "4"
     assert PATIENT in json.dumps(event)
     assert SENTINEL not in json.dumps(event)
@@ -185,9 +159,8 @@ def test_c18_an_open_stay_is_said_to_be_open(ehr: httpx.Client) -> None:
 
 
 def test_who_is_not_eligible_gets_a_card_without_a_number_and_no_score(
-    ehr: httpx.Client, api_warehouse: Warehouse
+    ehr: httpx.Client, trail: Trail
 ) -> None:
-    before = last_event(api_warehouse)
     sent = body()
     exp = coded(f"{HL7}discharge-disposition", "exp")
     sent["prefetch"]["encounter"]["hospitalization"]["dischargeDisposition"] = exp
@@ -197,7 +170,7 @@ def test_who_is_not_eligible_gets_a_card_without_a_number_and_no_score(
     assert "%" not in json.dumps(card)
     assert DISCLAIMER in card["detail"]
     assert "uuid" not in card
-    assert len(events_since(api_warehouse, before)) == 1
+    assert len(trail.events()) == 1
     assert set(load_presentation().not_scored) == {*EXCLUSIONS, NOT_INPATIENT}
 
 

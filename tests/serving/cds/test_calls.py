@@ -1,7 +1,5 @@
 """CDS Hooks over HTTP, what is asked: criteria C1 to C6 of the specification, on a real service."""
 
-# ruff: noqa: F811
-
 from __future__ import annotations
 
 import re
@@ -17,29 +15,9 @@ from serving.cds_hooks import Rules
 from serving.cds_schema import HOOKS, load_presentation
 from serving.fhir_codes import load_codes
 from serving.fhir_mapping import TEMPLATES
-from tests.serving.cds_conformance import (
-    DISCOVERY,
-    broken,
-    empty_members,
-)
-from tests.serving.cds_site import (  # noqa: F401  fixtures
-    CALL,
-    SENTINEL,
-    SERVICES,
-    body,
-    call,
-    cards,
-    closed_app,
-    ehr,
-    refused,
-    token,
-)
-from tests.serving.fhir_bundles import (
-    ENCOUNTER,
-    PATIENT,
-    bundle,
-    condition,
-)
+from tests.serving.cds.site import CALL, SENTINEL, SERVICES, body, call, cards, refused, token
+from tests.serving.cds_conformance import DISCOVERY, broken, empty_members
+from tests.serving.fhir_bundles import ENCOUNTER, PATIENT, bundle, condition
 
 
 def test_c1_discovery_is_open_and_lists_the_service(ehr: httpx.Client) -> None:

@@ -1,45 +1,27 @@
-"""Helpers and fixtures of the tests of CDS Hooks: an application with tokens, calls, and what they leave.
+"""CDS Hooks as an EHR speaks it: its access to the service, its tokens, its calls, and what they leave.
 
-Belongs here: what more than one of `test_cds_*.py` uses. Does not belong here: the rules of the
-specification (`cds_conformance.py`) and FHIR resources (`fhir_bundles.py`).
+Belongs here: what more than one file of tests here uses. Does not belong here: the running application
+(`conftest.py`), the rules of the specification (`cds_conformance.py`), FHIR resources (`fhir_bundles.py`).
 """
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import jwt
-import pytest
-import sqlalchemy as sa
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from fastapi import FastAPI
 
-from medscore_assets.settings import Settings
-from medscore_assets.tables.serving import audit_events
-from resources.registry import ModelRegistry
 from resources.warehouse import Warehouse
-from serving.app import create_app
 from serving.cds_cards import SERVICE_ID
-from serving.cors import CdsCors
 from serving.examples import FEATURES
 from serving.scores import stored_score
-from tests.serving.cds_conformance import (
-    OUTCOME,
-    check_request,
-    check_response,
-)
-from tests.serving.conftest import running
-from tests.serving.fhir_bundles import (
-    ENCOUNTER,
-    PATIENT,
-    prefetch_of,
-)
+from tests.serving.cds_conformance import OUTCOME, check_request, check_response
+from tests.serving.fhir_bundles import ENCOUNTER, PATIENT, prefetch_of
 
 PUBLIC = "https://medscore.example.org"
 EHR = "https://ehr.example.org"
@@ -77,6 +59,17 @@ default_roles = ["analyst"]
 """
 
 
+def write_files(folder: Path) -> Path:
+    """The access file and the issuers' key."""
+    public = KEY.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    (folder / "ehr.pem").write_bytes(public)
+    file = folder / "access.toml"
+    file.write_text(ACCESS)
+    return file
+
+
 def token(path: str, **changes: Any) -> dict[str, str]:
     """A header that opens one call of a path."""
     now = int(time.time())
@@ -86,36 +79,6 @@ def token(path: str, **changes: Any) -> dict[str, str]:
     )
     signed = jwt.encode({**claims, **changes}, pem, algorithm="ES384")
     return {"Authorization": f"Bearer {signed}"}
-
-
-@pytest.fixture(scope="module")
-def closed_app(
-    api_settings: Settings, api_registry: ModelRegistry, tmp_path_factory: pytest.TempPathFactory
-) -> FastAPI:
-    """The application as a hospital runs it: tokens only, a public address, one page of another origin."""
-    folder = tmp_path_factory.mktemp("cds")
-    public = KEY.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    (folder / "ehr.pem").write_bytes(public)
-    (folder / "access.toml").write_text(ACCESS)
-    settings = Settings(
-        home=api_settings.home,
-        database_url=api_settings.database_url,
-        api_rate=1_000_000,
-        access_file=folder / "access.toml",
-    )
-    app = create_app(settings, registry=api_registry)
-    if not any(m.cls is CdsCors for m in app.user_middleware):
-        app.add_middleware(CdsCors, origins=[SANDBOX])
-    return app
-
-
-@pytest.fixture(scope="module")
-def ehr(closed_app: FastAPI) -> Iterator[httpx.Client]:
-    """A client of the running application."""
-    with running(closed_app) as client:
-        yield client
 
 
 def body(hook: str = "encounter-discharge", **changes: Any) -> dict[str, Any]:
@@ -159,20 +122,6 @@ def refused(response: httpx.Response, status: int) -> list[str]:
 
 def call(client: httpx.Client, sent: Any, path: str = CALL) -> httpx.Response:
     return client.post(path, json=sent, headers=token(path))
-
-
-def events_since(warehouse: Warehouse, sequence: int) -> list[dict[str, Any]]:
-    with warehouse.transaction() as connection:
-        table = audit_events.c
-        found = connection.execute(
-            sa.select(table.event).where(table.sequence > sequence).order_by(table.sequence)
-        )
-        return [json.loads(event) for event in found.scalars()]
-
-
-def last_event(warehouse: Warehouse) -> int:
-    with warehouse.transaction() as connection:
-        return connection.execute(sa.select(sa.func.max(audit_events.c.sequence))).scalar() or 0
 
 
 def score(warehouse: Warehouse, score_id: str) -> dict[str, Any]:

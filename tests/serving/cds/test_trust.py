@@ -1,7 +1,5 @@
 """CDS Hooks over HTTP, who may ask: criteria C16 and C17, and the audit of each answer."""
 
-# ruff: noqa: F811
-
 from __future__ import annotations
 
 import json
@@ -11,7 +9,8 @@ import httpx
 import pytest
 
 from resources.warehouse import Warehouse
-from tests.serving.cds_site import (  # noqa: F401  fixtures
+from tests.serving.audit_trail import Trail
+from tests.serving.cds.site import (
     CALL,
     FEEDBACK,
     PUBLIC,
@@ -21,10 +20,6 @@ from tests.serving.cds_site import (  # noqa: F401  fixtures
     body,
     call,
     cards,
-    closed_app,
-    ehr,
-    events_since,
-    last_event,
     refused,
     score,
     token,
@@ -62,12 +57,13 @@ def test_c16_a_role_without_patients_gets_no_card(ehr: httpx.Client) -> None:
     refused(ehr.post(CALL, json=body(), headers=headers), 403)
 
 
-def test_c16_the_clients_own_token_is_kept_nowhere(ehr: httpx.Client, api_warehouse: Warehouse) -> None:
-    before = last_event(api_warehouse)
+def test_c16_the_clients_own_token_is_kept_nowhere(
+    ehr: httpx.Client, api_warehouse: Warehouse, trail: Trail
+) -> None:
     (card,) = cards(ehr, body())
     assert f"{SENTINEL}-token" not in json.dumps(card)
     assert f"{SENTINEL}-token" not in str(score(api_warehouse, card["uuid"]))
-    assert SENTINEL not in json.dumps(events_since(api_warehouse, before))
+    assert SENTINEL not in json.dumps(trail.events())
 
 
 def test_c17_only_pages_of_listed_origins_may_call(ehr: httpx.Client) -> None:
@@ -88,12 +84,9 @@ def test_c17_no_address_of_a_request_is_ever_called(ehr: httpx.Client) -> None:
     assert any("fetches nothing" in text for text in refused(call(ehr, sent), 412))
 
 
-def test_each_answer_is_audited_once_with_the_score_that_it_shows(
-    ehr: httpx.Client, api_warehouse: Warehouse
-) -> None:
-    before = last_event(api_warehouse)
+def test_each_answer_is_audited_once_with_the_score_that_it_shows(ehr: httpx.Client, trail: Trail) -> None:
     (card,) = cards(ehr, body())
-    (event,) = events_since(api_warehouse, before)
+    (event,) = trail.events()
     assert card["uuid"] in json.dumps(event)
     ehr.get(SERVICES)
-    assert len(events_since(api_warehouse, before)) == 1
+    assert len(trail.events()) == 1

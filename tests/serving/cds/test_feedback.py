@@ -1,7 +1,5 @@
 """CDS Hooks over HTTP, what became of the cards: criterion C15."""
 
-# ruff: noqa: F811
-
 from __future__ import annotations
 
 import json
@@ -16,22 +14,9 @@ import sqlalchemy as sa
 from medscore_assets.tables.serving import cds_feedback
 from resources.warehouse import Warehouse
 from serving.cds_cards import REASON_SYSTEM
-from tests.serving.cds_conformance import (
-    check_feedback,
-)
-from tests.serving.cds_site import (  # noqa: F401  fixtures
-    FEEDBACK,
-    SENTINEL,
-    body,
-    call,
-    cards,
-    closed_app,
-    ehr,
-    events_since,
-    last_event,
-    refused,
-    token,
-)
+from tests.serving.audit_trail import Trail
+from tests.serving.cds.site import FEEDBACK, SENTINEL, body, call, cards, refused, token
+from tests.serving.cds_conformance import check_feedback
 
 
 def now() -> str:
@@ -72,11 +57,11 @@ def test_c15_feedback_is_stored_once_however_often_it_is_told(
     }
     sent = {"feedback": [accepted(first, 0, 1), overridden]}
     check_feedback(sent)
-    before = last_event(api_warehouse)
+    trail = Trail(api_warehouse)
     for _ in range(2):
         response = call(ehr, sent, FEEDBACK)
         assert (response.status_code, response.content) == (200, b"")
-    assert len(events_since(api_warehouse, before)) == 2
+    assert len(trail.events()) == 2
 
     (row,) = stored_feedback(api_warehouse, first["uuid"])
     assert sorted(row["accepted_suggestions"]) == sorted(s["uuid"] for s in first["suggestions"][:2])
