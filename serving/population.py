@@ -225,7 +225,7 @@ async def report_of(request: Request, quarter: str) -> Row:
 def no_report(there: list[Row]) -> str:
     """The sentence for a quarter without a report; it names the quarters that have one."""
     if not there:
-        return "No quarter was reported yet."
+        return "No quarter was reported yet. To make a report: medscore population report"
     return f"There is no report of that quarter. There are: {', '.join(row['quarter'] for row in there)}."
 
 

@@ -47,7 +47,7 @@ async def newest(request: Request) -> Response:
         return RedirectResponse(f"{ADDRESS}/{found['quarter']}{query}", status_code=303)
     there = await reading(reports.headers, service_of(request).warehouse, 1)
     if not there:
-        raise NotFound(no_report(there))
+        return web.message(request, "Population", no_report(there), 200)
     return await _show(request, caller, there[0]["quarter"])
 
 

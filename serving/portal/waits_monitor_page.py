@@ -60,7 +60,11 @@ def _drawn(request: Request) -> Response:
     warehouse = service.warehouse
     facilities = all_facilities(warehouse)
     if not facilities:
-        return web.message(request, "Wait times", "There is no emergency department yet.", 200)
+        text = (
+            "There is no emergency department yet. To bring in visits: medscore import ed-visits, "
+            "or for made-up ones: medscore demo visits"
+        )
+        return web.message(request, "Wait times", text, 200)
     asked = View.of(request.query_params, list(facilities))
     if asked is None:
         raise NotFound("There is no such emergency department, band or number of days.")

@@ -210,12 +210,12 @@ def test_an_unknown_quarter_names_those_that_there_are(site: Site, quarter: str)
         assert "There are: 2026-Q3." in refused.text
 
 
-def test_without_any_report_this_is_said(open_site: Site) -> None:
+def test_without_any_report_this_is_said_and_how_one_is_made(open_site: Site) -> None:
     assert open_site.client.get("/v1/population/quarters").json() == {"quarters": []}
-    for address in ("/portal/population", f"{API}/cells"):
-        refused = open_site.client.get(address)
-        assert refused.status_code == 404
-        assert "No quarter was reported yet." in refused.text
+    for address, status in (("/portal/population", 200), (f"{API}/cells", 404)):
+        answer = open_site.client.get(address)
+        assert answer.status_code == status
+        assert "No quarter was reported yet. To make a report: medscore population report" in answer.text
 
 
 def test_files_are_given_whole_and_only_those_of_the_manifest(site: Site) -> None:
