@@ -117,12 +117,6 @@ def _peak_kb(pid: int) -> int:
     return 0
 
 
-def postgres_cpu_seconds(postmaster: int) -> float:
-    """CPU of a PostgreSQL server and of the backends that are alive."""
-    family = [psutil.Process(postmaster), *psutil.Process(postmaster).children(recursive=True)]
-    return sum(sum(p.cpu_times()[:2]) for p in family)
-
-
 def request_bytes(path: str, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
     """A POST as it goes over the wire."""
     lines = [

@@ -63,6 +63,8 @@ def _public_records(report: Report, folder: Path) -> None:
     as_of = max(pc.max(data.events["ingested_at"]).as_py(), pc.max(data.outcomes["recorded_at"]).as_py())
     cohort = training_cohort(data.events, NO_ADMISSIONS, data.outcomes, as_of)
     trained = train(cohort.table, READMISSION, policy_hash="0" * 64)
+    # What was imported, and what becomes of it on the way to train, validation and test.
+    report.figures["uci_encounters"] = {"imported": len(data.events), **cohort.flow}
     report.figures["uci"] = {name: e.as_dict() for name, e in trained.evaluations.items()}
     measured = trained.evaluations[MODEL]
     report.at_least("UCI: AUROC", measured.auroc or 0.0, 0.65, "")

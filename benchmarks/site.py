@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from benchmarks.loopback import Server, free_port
+from benchmarks.own_database import own_settings
 from medscore_assets.contracts.contract import Contract
 from medscore_assets.contracts.fields import Category, Whole
 from medscore_assets.contracts.readmission import READMISSION
@@ -63,7 +64,6 @@ class Site:
     @classmethod
     def prepare(cls, home: Path) -> Site:
         """Start PostgreSQL, make the databases, and write the access file."""
-        home.chmod(0o755)
         key = ec.generate_private_key(ec.SECP384R1())
         (home / "issuer.pem").write_bytes(
             key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -73,7 +73,7 @@ class Site:
             f'[issuers.benchmark]\nissuer = "{_ISSUER}"\naudience = "{_AUDIENCE}"\n'
             'algorithms = ["ES384"]\nkeys_file = "issuer.pem"\ndefault_roles = ["coordinator"]\n'
         )
-        settings = Settings(home=home, access_file=access)
+        settings = own_settings(home, access_file=access)
         databases = settings.databases()
         prepare(databases)
         registry = ModelRegistry(
@@ -94,10 +94,11 @@ class Site:
         """A registered version, as the scorer takes it."""
         return ReadmissionModel.load(self.registry.stored(MODEL, version).directory, READMISSION)
 
-    def token(self) -> str:
-        """A coordinator's token, valid for an hour."""
+    def token(self, token_id: str = "1") -> str:
+        """A coordinator's token, valid for an hour. Another id makes another token."""
         now = int(time.time())
-        claims = {"iss": _ISSUER, "aud": _AUDIENCE, "sub": "coordinator-1", "iat": now, "exp": now + 3600}
+        whose = {"iss": _ISSUER, "aud": _AUDIENCE, "sub": "coordinator-1", "jti": token_id}
+        claims = {**whose, "iat": now, "exp": now + 3600}
         return jwt.encode(claims, self.key, algorithm="ES384")
 
     def start_api(self, *, core: int | None = None, port: int | None = None, **more: str) -> Server:

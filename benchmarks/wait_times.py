@@ -2,14 +2,16 @@
 
 Run: python -m benchmarks.wait_times [--facilities N] [--rounds N] [--document N] [--json FILE]
 
-Ours: every model of `models.toml` at the next tick, with fits that were made before: read what is known, run,
-check, and write predictions, boards and the tick, in one transaction. The document's loop: nine models for
-each department in turn, on the same rows of the same server, with linear algebra in one thread: more would
-cost it seven times as much on small matrices. Both start with their libraries loaded. Time of the processor
-is that of this process and of the database server together.
+Ours: what the schedule's run does, without Dagster: every model of `models.toml` at the next tick, with fits
+that were made before: read what is known, run, check, write predictions, boards and the tick in one
+transaction, and ask for what the asset's checks tell. There are no outcomes yet, so calibrated models give
+their base's value. The document's loop: nine models for each department in turn, once, on the same rows of
+the same server, with linear algebra in one thread: more would cost it seven times as much on small matrices.
+Both start with their libraries loaded. Time of the processor is that of this process and of the database
+server together.
 
 Then the same tick with a model behind HTTP that takes the request and never answers, on the clock. The
-two-month backtest is `benchmarks/wait_times_backtest.py`; `--backtest` runs it as a part.
+two-month backtest is `benchmarks/wait_times_backtest.py`; `--backtest` runs it as a part of the same report.
 """
 
 from __future__ import annotations
@@ -28,20 +30,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import psutil
 import sqlalchemy as sa
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from benchmarks import document_waits, wait_times_backtest
 from benchmarks.harness import Report
+from benchmarks.own_database import cpu_of, own_settings, server_of
 from medscore_assets import tables
 from medscore_assets.database import prepare
 from medscore_assets.demo.emergency import known_at, simulate
-from medscore_assets.settings import Settings
 from medscore_assets.wait_times.assignment import Bootstrap
 from medscore_assets.wait_times.backtest import EVERY
+from medscore_assets.wait_times.checks import tick_results
 from medscore_assets.wait_times.fitting import fit
-from medscore_assets.wait_times.registry import DEFAULT_FILE, load_models
+from medscore_assets.wait_times.registry import load_models
 from medscore_assets.wait_times.tick import Tick, latest_tick, make_tick
 from medscore_assets.wait_times.visit_loading import load_demo_visits
 from resources.warehouse import Warehouse
@@ -52,7 +54,6 @@ DAYS = 16
 MOST_CPU_SECONDS = 2.0
 MOST_WALL_SECONDS = 10.0
 FEWEST_MODELS = 9
-BOOTSTRAP = Bootstrap("quantile_boosting")
 IMPORTS = ("xgboost", "statsmodels.tsa.api", "statsmodels.tsa.exponential_smoothing.ets", "httpx", "pandas")
 HUNG = """
 [[http]]
@@ -81,12 +82,12 @@ class Bench:
     """A warehouse with visits until now, and what a piece of work on it costs."""
 
     def __init__(self, home: Path, facilities: int) -> None:
-        settings = Settings(home=home)
-        databases = settings.databases()
+        self.settings = own_settings(home)
+        databases = self.settings.databases()
         prepare(databases)
         self.url = databases.warehouse
         self.warehouse = Warehouse(self.url)
-        self._server = _server_of(self.warehouse)
+        self._server = server_of(self.warehouse)
         self.last = latest_tick(datetime.now(UTC)) - EVERY
         first = self.last.date() - timedelta(days=DAYS)
         made = simulate(facilities, first, DAYS + 1, SEED)
@@ -100,16 +101,23 @@ class Bench:
 
     def cost(self, work: Callable[[], Any]) -> Cost:
         """What one run of it takes."""
-        wall, own, server = time.perf_counter(), time.process_time(), _cpu_of(self._server)
+        wall, own, server = time.perf_counter(), time.process_time(), cpu_of(self._server)
         work()
         return Cost(
-            time.perf_counter() - wall, time.process_time() - own, max(0.0, _cpu_of(self._server) - server)
+            time.perf_counter() - wall, time.process_time() - own, max(0.0, cpu_of(self._server) - server)
         )
 
     def tick(self, as_of: datetime, models: Path | None = None) -> Tick:
-        """What a run of the schedule does, models looked up as it does."""
-        registry = load_models(models)
-        return make_tick(self.warehouse, as_of, registry, default=BOOTSTRAP, run_id="benchmark", now=as_of)
+        """What a run of the schedule does: models looked up, the tick made, its checks asked."""
+        registry = load_models(models or self.settings.wait_models_path)
+        default = Bootstrap(self.settings.wait_model, self.settings.wait_model_version)
+        made = make_tick(self.warehouse, as_of, registry, default=default, run_id="benchmark", now=as_of)
+        list(tick_results(self.warehouse, made))
+        return made
+
+    def fit(self, at: datetime) -> None:
+        """What the daily run does, with the days that there are."""
+        fit(self.warehouse, at, load_models(self.settings.wait_models_path), run_id="benchmark")
 
 
 def main(arguments: list[str]) -> int:
@@ -118,23 +126,23 @@ def main(arguments: list[str]) -> int:
         importlib.import_module(name)
     report = Report(f"A tick of {options.facilities} emergency departments")
     with tempfile.TemporaryDirectory(prefix="medscore-benchmark-") as folder:
-        Path(folder).chmod(0o755)
         bench = Bench(Path(folder), options.facilities)
         _measure(bench, report, options, Path(folder))
         bench.warehouse.close()
-    missed = wait_times_backtest.main([]) if options.backtest else 0
-    return report.finish(options.json) or missed
+    if options.backtest:
+        report.figures["backtest"] = wait_times_backtest.measure(report)
+    return report.finish(options.json)
 
 
 def _measure(bench: Bench, report: Report, options: argparse.Namespace, folder: Path) -> None:
     # Ticks in the order of time, each made once: another one to warm up, and one with the hung model.
     moments = [bench.last - EVERY * number for number in reversed(range(options.rounds + 2))]
-    fitting = bench.cost(lambda: fit(bench.warehouse, moments[0], load_models(), run_id="benchmark"))
+    fitting = bench.cost(lambda: bench.fit(moments[0]))
     made = [bench.tick(moments[0])]
     costs = [bench.cost(lambda at=at: made.append(bench.tick(at))) for at in moments[1:-1]]  # type: ignore[misc]
     with _hanging() as port:
         models = folder / "models.toml"
-        models.write_text(DEFAULT_FILE.read_text() + HUNG.format(port=port))
+        models.write_text(bench.settings.wait_models_path.read_text() + HUNG.format(port=port))
         hung = bench.cost(lambda: made.append(bench.tick(moments[-1], models)))
     rows = bench.warehouse.read(
         sa.select(sa.func.count()).select_from(tables.wait_time_predictions)
@@ -155,7 +163,7 @@ def _measure(bench: Bench, report: Report, options: argparse.Namespace, folder: 
         "tick": {name: _spread(costs, name) for name in ("cpu", "own_cpu", "server_cpu", "wall")},
         "tick_with_hung_model": {"wall": round(hung.wall, 2), "cpu": round(hung.cpu, 2)},
         "latency_ms_by_model": {name: round(ms, 1) for name, ms in made[-2].latency_ms.items()},
-        "daily_fit": {"wall": round(fitting.wall, 1), "cpu": round(fitting.cpu, 1)},
+        f"fit_of_{DAYS}_days": {"wall": round(fitting.wall, 1), "cpu": round(fitting.cpu, 1)},
     }
     if options.document:
         _document(bench, report, options.document, _median(costs, "cpu"))
@@ -185,23 +193,6 @@ def _hanging() -> Iterator[int]:
     """The port of a server that takes connections and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
-
-
-def _server_of(warehouse: Warehouse) -> psutil.Process:
-    """PostgreSQL's first process."""
-    with warehouse.engine.connect() as connection:
-        backend = int(connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
-    parent = psutil.Process(backend).parent()
-    assert parent is not None
-    return parent
-
-
-def _cpu_of(server: psutil.Process) -> float:
-    """Seconds of the processor, of those that have ended too."""
-    times = server.cpu_times()
-    ended = float(times.user + times.system + times.children_user + times.children_system)
-    living = (child.cpu_times() for child in server.children(recursive=True))
-    return ended + sum(float(own.user + own.system) for own in living)
 
 
 def _median(costs: list[Cost], name: str) -> float:
