@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import sqlalchemy as sa
 
@@ -46,9 +47,13 @@ SILENT_AFTER = timedelta(hours=2)
 USUAL_ARRIVALS = 2.0
 """...if so many patients come in these hours of other days: each makes several rows."""
 SILENT_FOR_SURE = timedelta(hours=24)
+MISSED_ARRIVALS = 10.0
+"""Nobody came for two hours or more in which so many do on other days: registrations are missing. By chance
+it happens once in 20,000 times."""
 
 _WRONG = (Status.ERROR, Status.INVALID, Status.TIMEOUT)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MINUTE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
@@ -260,7 +265,9 @@ def _problems(runs: Sequence[ModelRun], snapshot: Snapshot) -> dict[str, str]:
 def silent_feeds(snapshot: Snapshot) -> tuple[str, ...]:
     """Facilities whose newest row is older than two hours at a time of day at which patients usually come.
 
-    Usual is the mean of the three days before. A feed without a row in a day is silent whatever is usual.
+    Usual is the mean of the three days before. A feed without a row in a day is silent whatever is usual, and
+    so is one that tells of no arrivals for long: patients leave the queue and none joins it, so that the wait
+    would be told too short.
     """
     found = []
     for scene, facility in enumerate(snapshot.facilities):
@@ -270,11 +277,21 @@ def silent_feeds(snapshot: Snapshot) -> tuple[str, ...]:
             continue
         age = as_datetime(snapshot.as_of[scene]) - as_datetime(newest)
         arrived = snapshot.arrived[snapshot.offsets[scene] : snapshot.offsets[scene + 1]]
-        hours, day = SILENT_AFTER / timedelta(minutes=1), 24 * 60
-        usual = sum(np.count_nonzero((arrived > -n * day - hours) & (arrived <= -n * day)) for n in (1, 2, 3))
-        if age > SILENT_FOR_SURE or (age > SILENT_AFTER and usual / 3 >= USUAL_ARRIVALS):
+        without = timedelta(minutes=-float(arrived.max(initial=-SILENT_FOR_SURE / _MINUTE)))
+        if (
+            age > SILENT_FOR_SURE
+            or (age > SILENT_AFTER and _usual_arrivals(arrived, SILENT_AFTER) >= USUAL_ARRIVALS)
+            or (without > SILENT_AFTER and _usual_arrivals(arrived, without) >= MISSED_ARRIVALS)
+        ):
             found.append(facility)
     return tuple(found)
+
+
+def _usual_arrivals(arrived: npt.NDArray[np.float64], span: timedelta) -> float:
+    """How many came on average in the same span of the three days before; minutes from the moment."""
+    minutes, day = span / _MINUTE, timedelta(days=1) / _MINUTE
+    came = [np.count_nonzero((arrived > -n * day - minutes) & (arrived <= -n * day)) for n in (1, 2, 3)]
+    return float(np.mean(came))
 
 
 def _without_value(snapshot: Snapshot, runs: Sequence[ModelRun]) -> tuple[str, ...]:

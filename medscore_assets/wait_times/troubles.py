@@ -104,7 +104,8 @@ def _alerts(warehouse: Warehouse, tick: dict[str, Any]) -> Iterator[Alert]:
             owner=OWNER,
             severity="critical",
             title=f"no visits come in from {facility}",
-            detail="Its newest record is two hours old, at a time when patients come. Its board is blank.",
+            detail="For two hours or more nothing came from it, or no arrivals, at a time when patients "
+            "come. Its board is blank.",
             mend="Look at the interface that delivers its visits.",
             opened_at=at,
         )

@@ -66,6 +66,10 @@ def test_a_tick_made_on_time_late_or_twice_gives_the_same_rows(waits: Warehouse,
     assert 0.5 < first.with_value / first.rows < 1
     has_value = pc.is_valid(once["wait_seconds"]).to_pylist()
     assert has_value == [status in ("ok", "fallback") for status in once["status"].to_pylist()]
+    # Boards were blank at a tick that is made up for, and stay so in the record.
+    missed = NOW - EVERY
+    assert tick(waits, missed, library, now=missed + timedelta(hours=1)).with_value > 0
+    assert waits.read(sa.select(tables.wait_time_displays.c.as_of).distinct())["as_of"].to_pylist() == [NOW]
 
 
 def test_what_is_recorded_after_a_tick_does_not_change_it(waits: Warehouse, library: Registry) -> None:
@@ -186,6 +190,19 @@ def test_a_feed_that_fell_silent_blanks_its_board_and_is_told(
     blank = waits.read(sa.select(shown.facility_id).distinct().where(shown.code == "nothing"))
     assert blank["facility_id"].to_pylist() == ["demo-ed-001"]
     assert watch_waits(Ledger(waits, load_routing(settings)), waits, now=NOW) == ["waits:feed:demo-ed-001"]
+
+
+def test_a_feed_without_registrations_is_silent_though_it_tells_of_those_who_are_there(
+    waits: Warehouse, library: Registry
+) -> None:
+    c = tables.ed_visits.c
+    with waits.transaction() as connection:
+        gone = sa.and_(c.facility_id == "demo-ed-001", c.arrival > NOW - timedelta(hours=3))
+        connection.execute(sa.delete(tables.ed_visits).where(gone))
+    assert tick(waits, NOW, library).silent == ("demo-ed-001",)
+    looks = tables.wait_time_facility_ticks.c
+    here = sa.select(looks.newest_record).where(looks.facility_id == "demo-ed-001")
+    assert waits.read(here)["newest_record"][0].as_py() > NOW - timedelta(minutes=30)
 
 
 def test_silence_at_an_hour_at_which_nobody_comes_is_no_fault() -> None:
