@@ -15,13 +15,15 @@ import pytest
 from medscore_assets.wait_times.model import EVERYWHERE, Fitted, History
 from medscore_assets.wait_times.models.arima import ARIMA
 from medscore_assets.wait_times.models.binned import binned_means
-from medscore_assets.wait_times.models.calibrated import calibrated, conformal_offset
+from medscore_assets.wait_times.models.calibrated import Calibrated, calibrated, conformal_offset
+from medscore_assets.wait_times.models.climatology import usual_waits
 from medscore_assets.wait_times.models.ets import ETS
 from medscore_assets.wait_times.models.life_table import LifeTable
+from medscore_assets.wait_times.models.moving_average import MovingAverage60
 from medscore_assets.wait_times.models.once import _RESULTS, once
 from medscore_assets.wait_times.models.pace import Drain, fitted_pace
 from medscore_assets.wait_times.models.quantile_boosting import QuantileBoosting
-from medscore_assets.wait_times.models.queue_features import QueueFeatures, training_rows
+from medscore_assets.wait_times.models.queue_features import FEATURES, QueueFeatures, training_rows
 from medscore_assets.wait_times.models.queue_fluid import QueueFluid
 from medscore_assets.wait_times.models.queue_state import QueueEvents
 from medscore_assets.wait_times.prediction import Status
@@ -29,7 +31,8 @@ from medscore_assets.wait_times.snapshot import build_snapshot
 from tests.wait_times.conftest import Simulated
 from tests.wait_times.made import NOW, ZONE, snapshot, visit, visits
 
-CORRECTED = "queue_fluid_calibrated"
+POSTED = {"model": "queue_fluid_calibrated", "version": Calibrated.version, "p80": 1_000.0}
+"""An outcome of the calibrated model."""
 HEADLINE = 0
 """The place of `all_posted` among the bands."""
 STEADY: Fitted = {"ed": {"by_hour": [2.0] * 24, "share": {}}}
@@ -75,11 +78,16 @@ def test_the_life_table_counts_who_still_waits_and_who_left() -> None:
     waiting = [visit(-100 - number, ctas=4) for number in range(8)]
     gone = [visit(-100 - number, left_at=-5, ctas=5) for number in range(8)]
     for censored in (waiting, gone):
-        assert (
-            LifeTable().predict_all(snapshot(*seen, *censored), {}).p50[0, HEADLINE] != short.p50[0, HEADLINE]
-        )
-    # All eight waited longer than the six that were seen: less than half is seen at 30 minutes.
-    assert np.isnan(LifeTable().predict_all(snapshot(*seen, *waiting), {}).p50[0, HEADLINE])
+        # All eight waited longer than the six that were seen: less than half is seen at 30 minutes, and who
+        # left was not seen either.
+        assert np.isnan(LifeTable().predict_all(snapshot(*seen, *censored), {}).p50[0, HEADLINE])
+
+
+def test_of_the_last_day_only_short_waits_are_over_so_that_none_of_it_is_usual() -> None:
+    usual = [visit(-1_800 - number, -1_620 - number) for number in range(6)]
+    short = [visit(-200 - number, -190 - number) for number in range(60)]
+    found = usual_waits(History(visits(*usual, *short), NOW, ("ed",), {"ed": ZONE}, days=10))
+    assert set(found["ed"]["all_posted"][0]) == {180 * 60}
 
 
 def test_one_patient_at_risk_does_not_end_the_life_table() -> None:
@@ -170,6 +178,18 @@ def test_training_sees_past_moments_as_a_tick_saw_them(simulated: Simulated) -> 
         assert same.mean() > 0.93
 
 
+def test_a_row_of_training_knows_what_the_board_knew_before_the_patient_came() -> None:
+    came = [-1_993.0, *(-1_985.0 + number for number in range(20)), -1_900.0]
+    history = History(visits(*(visit(at, at + 45) for at in came)), NOW, ("ed",), {"ed": ZONE}, days=10)
+    rows = training_rows(history, STEADY, 10, settle_hours=12, most=1_000)
+    ticks = [at - at % 15 for at in came]
+    expected = [sum(tick - 60 < at <= tick for at in came) for tick in ticks]
+    assert (expected[0], max(expected), expected[-1]) == (0, 7, 0)
+    # Relative to two an hour; once in the headline and once in the own band.
+    headline = rows.features[: len(came), FEATURES.index("came_1h")]
+    assert (headline * 2).tolist() == pytest.approx(expected)
+
+
 def test_rows_of_training_are_patients_whose_wait_had_time_to_end(simulated: Simulated) -> None:
     past = history(simulated)
     paces = fitted_pace(past)
@@ -211,7 +231,7 @@ def outcomes(*rows: dict[str, Any]) -> pa.Table:
                 "as_of": arrival,
                 "arrival": arrival,
                 "p50_seconds": 1_000.0,
-                "p80_seconds": None,
+                "p80_seconds": row.get("p80"),
                 "actual_seconds": row.get("wait"),
                 "censored_at_seconds": row.get("so_far"),
                 "resolved_at": None if row.get("waiting") else NOW,
@@ -248,17 +268,20 @@ def test_the_correction_is_the_quantile_of_what_patients_waited_longer() -> None
 
 def test_posts_that_held_too_seldom_raise_the_level_that_is_aimed_at() -> None:
     waits = [{"wait": float(second)} for second in range(1_000, 1_099)]
-    missed = [{"wait": 1_001.0 if number % 10 < 3 else 999.0, "model": CORRECTED} for number in range(100)]
+    missed = [{"wait": 1_001.0 if number % 10 < 3 else 999.0, **POSTED} for number in range(100)]
     # On one day three in ten waited longer than the model had posted: it aims at 83 instead of 80 per cent.
     assert offsets(waits + missed)["ed"]["offsets"]["all_posted"] == 82.0
-    held = [{"wait": 999.0, "model": CORRECTED}] * 100
+    held = [{"wait": 999.0, **POSTED}] * 100
     assert offsets(waits + held)["ed"]["offsets"]["all_posted"] == 73.0
+    # Who was told a typical wait alone was promised nothing of 8 in 10.
+    untold = [{"wait": 9e4, **POSTED, "p80": None}] * 100
+    assert offsets(waits + untold)["ed"]["offsets"]["all_posted"] == 79.0
     assert offsets(waits + held[:49])["ed"]["offsets"]["all_posted"] == 79.0
 
 
 def test_days_of_which_no_outcomes_are_at_hand_count_for_four_weeks() -> None:
     waits = [{"wait": float(second)} for second in range(1_000, 1_099)]
-    held = [{"wait": 999.0 if number % 5 else 1_001.0, "model": CORRECTED} for number in range(100)]
+    held = [{"wait": 999.0 if number % 5 else 1_001.0, **POSTED} for number in range(100)]
     posts = offsets(waits + held)["ed"]["posts"]["all_posted"]
     ((today, told, missed),) = posts
     assert (told, missed) == (100, 20)
@@ -297,11 +320,18 @@ def test_with_few_outcomes_the_wider_group_corrects() -> None:
     np.testing.assert_array_equal(found.p50, raw.p50)
 
 
-def test_without_any_correction_the_answer_is_a_fallback() -> None:
+def test_without_any_correction_the_answer_is_a_fallback_that_promises_nothing() -> None:
     found = calibrated(QueueFluid()).predict_all(snapshot(visit(-10)), {"ed": {"base": STEADY["ed"]}})
     assert found.status[0, HEADLINE] == Status.FALLBACK
     assert np.isnan(found.p80).all()
     assert "not calibrated" in found.messages[0, HEADLINE]
+    # A base with an 80th percentile of its own, of which nobody knows yet whether it holds.
+    seen = [visit(-60 - minute, -minute) for minute in range(1, 10)]
+    found = calibrated(MovingAverage60()).predict_all(snapshot(*seen), {})
+    assert found.p50[0, HEADLINE] == 3_600
+    assert np.isnan(found.p80[0, HEADLINE])
+    assert found.raw_p80 is not None
+    assert found.raw_p80[0, HEADLINE] == 3_600
 
 
 def test_the_calibrated_model_changes_when_its_base_does() -> None:

@@ -13,6 +13,9 @@ A window of days lags where a department changes, and what it gets wrong is neve
 that is aimed at moves each day by what the model's own posts exceeded or fell short of the level, over the
 last four weeks (adaptive conformal inference, Gibbs and Candès 2021, with daily feedback that does not fade).
 Outcomes do not reach back that far: the counts of each day are kept with the correction, from fit to fit.
+
+Before there is a correction the answer is the typical wait alone, even where the base has a p80: nothing
+shows yet that it holds. Who was told no p80 counts neither for nor against the model's own posts.
 """
 
 from __future__ import annotations
@@ -57,7 +60,7 @@ ALL_BANDS_KEY = "*"
 class Calibrated(BatchModel):
     """The base's predictions with p80 moved by a correction per facility and band, fitted daily."""
 
-    version = "1.0.0"
+    version = "1.1.0"
 
     def __init__(self, base: Model, level: float = LEVEL, days: int = DAYS, feedback: float = FEEDBACK):
         """Corrects with the outcomes of `days` days; the base has to run as well, for there to be any."""
@@ -97,7 +100,7 @@ class Calibrated(BatchModel):
         if history.outcomes is None:
             return
         of_base = _Residuals.of(history.outcomes, self._base.identity(), history, self.days)
-        of_own = _Residuals.of(history.outcomes, self.identity(), history, self.days)
+        of_own = _Residuals.of(_with_p80(history.outcomes), self.identity(), history, self.days)
         earlier = history.earlier.get(self.identity(), {})
         for facility in (EVERYWHERE, *history.facilities):
             for band in (ALL_BANDS_KEY, *self.bands):
@@ -120,7 +123,7 @@ class Calibrated(BatchModel):
         return float(np.clip(self.level + self.feedback * short, *LEVELS_AIMED))
 
     def predict_all(self, snapshot: Snapshot, fitted: Fitted) -> Predictions:
-        """The base's predictions; a fall-back, with the base's p80, where there is no correction yet."""
+        """The base's predictions; a fall-back, without p80, where there is no correction yet."""
         own = {facility: found["base"] for facility, found in fitted.items() if "base" in found}
         found = self._base.predict_all(snapshot, own)
         found.raw_p80 = found.p80.copy()
@@ -130,7 +133,7 @@ class Calibrated(BatchModel):
             for place, band in enumerate(found.bands):
                 offset[scene, place] = _offset(fitted, facility, band)
         corrected = np.clip(posted + offset, found.p50, LONGEST_SECONDS)
-        found.p80 = np.where(np.isnan(offset), found.p80, corrected)
+        found.p80 = np.where(np.isnan(offset), np.nan, corrected)
         uncorrected = found.has_value() & np.isnan(offset)
         found.status[uncorrected] = Status.FALLBACK
         for scene, place in np.argwhere(uncorrected).tolist():
@@ -228,6 +231,10 @@ def _posts(own: _Residuals, before: Sequence[Sequence[int]], as_of: datetime, da
     covered = -(-(now - days * DAY_US) // DAY_US)
     found |= {day[0]: list(day) for day in before if day[0] < covered}
     return [found[day] for day in sorted(found) if day > now // DAY_US - FEEDBACK_DAYS]
+
+
+def _with_p80(outcomes: pa.Table) -> pa.Table:
+    return outcomes.filter(pc.is_valid(outcomes["p80_seconds"]))
 
 
 def _offset(fitted: Fitted, facility: str, band: str) -> float:
