@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -20,7 +20,8 @@ from sqlalchemy.dialects.postgresql import distinct_on
 
 from medscore_assets import audit, tables
 from medscore_assets.model_decisions import require_reason
-from medscore_assets.tables.wait_times import ASSIGNMENT_ACTIONS
+from medscore_assets.tables.wait_times import ASSIGNMENT_ACTIONS, WITH_VALUE
+from medscore_assets.wait_times.attribution import OLDEST
 from medscore_assets.wait_times.bands import ALL_BANDS
 from medscore_assets.wait_times.comparison import Evidence
 from resources.errors import PermanentError
@@ -176,7 +177,8 @@ def promote(
 
     `evidence` compares the pair with the one that is shown. Raises `PermanentError` for an unknown facility,
     band or pair, for the pair that is shown already, without a reason or a name, and, unless `force`, for a
-    baseline or without evidence that is "better".
+    baseline, without evidence that is "better", or for a pair that has no value to show: evidence stays
+    when a model stops running.
     """
     reason, by = require_reason(reason, MIN_REASON), _person(by)
     _require_place(warehouse, facility_id, band)
@@ -191,6 +193,7 @@ def promote(
             )
         if not force:
             _require_evidence(pair, known[pair], evidence)
+            _require_value(warehouse, connection, facility_id, band, pair, now or datetime.now(UTC))
         row = _row(facility_id, band, pair, PROMOTED, by, reason, now) | {
             "forced": force,
             "evidence": _as_json(evidence),
@@ -269,6 +272,27 @@ def _require_evidence(pair: Pair, baseline: bool, evidence: Evidence | None) -> 
         where="evidence for the promotion",
         mend="If you answer for it nevertheless, add --force and say why in the reason.",
     )
+
+
+def _require_value(
+    warehouse: Warehouse, connection: sa.Connection, facility_id: str, band: str, pair: Pair, at: datetime
+) -> None:
+    """Raises `PermanentError` unless the pair has a value there that is fresh enough to be shown."""
+    c = tables.wait_time_predictions.c
+    there = sa.exists().where(
+        c.facility_id == facility_id,
+        c.band == band,
+        c.model == pair.model,
+        c.version == pair.version,
+        c.as_of.between(at - OLDEST, at),
+        c.status.in_(WITH_VALUE),
+    )
+    if not warehouse.read(sa.select(there.label("there")), connection)["there"][0].as_py():
+        raise PermanentError(
+            f"{pair} has had no value for {OLDEST / timedelta(minutes=1):.0f} minutes",
+            where=f"{facility_id}, {band}",
+            mend="See whether it still runs: medscore waits status. Promote it once it has values.",
+        )
 
 
 def _person(by: str) -> str:

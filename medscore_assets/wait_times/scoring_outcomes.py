@@ -74,6 +74,9 @@ def days_to_score(warehouse: Warehouse, until: datetime) -> list[Day]:
         sa.cast(tables.wait_time_ticks.c.as_of, sa.Date).between(changed.c.day - 1, changed.c.day + 1),
     )
     still_open = sa.and_(scored.open_patients > 0, changed.c.day > (until - OPEN_FOR).date())
+    # Of the day in which the weeks begin a part alone is counted, less of it at every hour.
+    begin = sa.literal(until - MENDED_FOR, sa.DateTime(timezone=True))
+    whole = changed.c.day > sa.cast(sa.func.timezone(facilities.zone, begin), sa.Date)
     query = (
         sa.select(changed.c.facility_id, facilities.zone, changed.c.day, changed.c.versions)
         .join(tables.ed_facilities, facilities.facility_id == changed.c.facility_id)
@@ -82,11 +85,12 @@ def days_to_score(warehouse: Warehouse, until: datetime) -> list[Day]:
             sa.and_(scored.facility_id == changed.c.facility_id, scored.day == changed.c.day),
         )
         .where(
+            whole,
             sa.or_(
                 scored.versions.is_distinct_from(changed.c.versions),
                 still_open,
                 replayed,
-            )
+            ),
         )
         .order_by(changed.c.day, changed.c.facility_id)
     )

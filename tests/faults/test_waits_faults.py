@@ -67,10 +67,12 @@ class MeetingWarehouse(Warehouse):
     def __init__(self, url: str, barrier: threading.Barrier) -> None:
         super().__init__(url)
         self._barrier = barrier
+        self.met = False
 
     def lock(self, connection: sa.Connection, name: str, **options: Any) -> None:
         if name == "wait_time_tick":
             self._barrier.wait(300)
+            self.met = True
         super().lock(connection, name, **options)
 
 
@@ -82,6 +84,8 @@ def test_two_ticks_at_once_make_each_row_once(waits: Warehouse, library: Registr
     for warehouse in meeting:
         warehouse.close()
     assert sorted(one.written for one in made) == [0, ROWS]
+    # Both were there before either had the lock.
+    assert all(warehouse.met for warehouse in meeting)
     assert len(kept(waits)) == ROWS
     assert len(waits.read(sa.select(tables.wait_time_ticks))) == 1
 

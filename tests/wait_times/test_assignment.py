@@ -113,6 +113,7 @@ def test_a_promotion_is_shown_at_once_is_audited_and_rolls_back(ticked: Warehous
         (MA60, {}, "is shown already"),
         (Pair("queue_fluid", "9.9.9"), {}, "no version 9.9.9"),
         (Pair("crystal_ball", "1.0.0"), {}, "no model crystal_ball has run"),
+        (FLUID, {"now": NOW + timedelta(minutes=31)}, "has had no value for 30 minutes"),
         (FLUID, {"reason": "why not"}, "a reason of at least"),
         (FLUID, {"by": " "}, "the name of who makes it"),
     ],

@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -316,6 +317,17 @@ def test_a_challenger_that_lacks_a_part_of_the_evidence_makes_no_difference(
     assert found.verdict == "no difference"
     assert any(lacks in reason for reason in found.reasons)
     assert lacks in found.sentence
+
+
+def test_coverage_is_that_of_the_patients_whom_both_told_a_wait() -> None:
+    champion, challenger = two_models(30, 60, GAIN)
+    # On half of the short waits of each day the champion had no value.
+    number = pc.cast(pc.list_element(pc.split_pattern(champion.attributed["visit_id"], "-"), 1), pa.int64())
+    both = Contender("champion", "1.0.0", champion.attributed.filter(pc.greater_equal(number, 24)), 1.0)
+    found = evidence(both, challenger)
+    assert found.patients == 30 * 36
+    assert found.coverage == pytest.approx(24 / 36)
+    assert found.verdict == "no difference"
 
 
 def test_a_challenger_that_is_less_available_makes_no_difference() -> None:

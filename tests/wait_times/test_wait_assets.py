@@ -22,7 +22,7 @@ from medscore_assets.wait_times.evidence import evidence_for
 from medscore_assets.wait_times.jobs import FIT_JOB, SCORING_JOB, TICK_JOB
 from medscore_assets.wait_times.registry import Registry
 from medscore_assets.wait_times.retention import prune_waits
-from medscore_assets.wait_times.scoring_outcomes import days_to_score, outcomes_between
+from medscore_assets.wait_times.scoring_outcomes import MENDED_FOR, days_to_score, outcomes_between
 from medscore_assets.wait_times.troubles import SCHEDULE
 from resources.warehouse import Warehouse
 from schedules.wait_times import fit_schedule, scoring_schedule, tick_schedule
@@ -117,6 +117,8 @@ def test_a_day_is_scored_again_when_a_late_correction_comes(platform: Platform) 
         connection.execute(sa.update(tables.wait_time_ticks).values(replay=False))
     platform.score(later)
     assert days_to_score(platform.warehouse, later) == []
+    # The day at the far end is not scored again at every hour, of the part that is still looked at.
+    assert days_to_score(platform.warehouse, NOW + MENDED_FOR - timedelta(hours=2)) == []
     before = platform.performance()["demo-ed-001", "all_posted", "queue_fluid"]
     visits = tables.ed_visits
     seen = sa.select(visits).where(
