@@ -3,6 +3,9 @@
 Belongs here: the routes of the board. Does not belong here: words (`board_view.py`), reading
 (`serving/wait_times_reading.py`).
 
+Where boards are not public, whoever signed in finds them below /portal, where alone the session's cookie is
+sent; who comes without a token is led there.
+
 The times are those that `GET /wait_time` gives, read by the same function; a promotion is on the board with
 its next refresh. They count nobody who could be recognised, so that nothing is recorded of who looks.
 """
@@ -10,11 +13,14 @@ its next refresh. They count nobody who could be recognised, so that nothing is 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from serving.errors import NotFound
 from serving.lists import reading
@@ -24,19 +30,47 @@ from serving.portal.web import Page
 from serving.service import service_of
 from serving.wait_times import default_of
 from serving.wait_times_reading import Posted, posted
-from serving.wait_times_words import LANGUAGES, Language
-
-router = APIRouter(route_class=Page)
+from serving.wait_times_words import LANGUAGES, NOT_AVAILABLE, Language
 
 KEPT_S = 15
 """So long a cache between may keep the times: half of a refresh."""
+AGAIN_S = 30
+"""So soon a screen that got no board asks again."""
 
 
+class Screen(Page):
+    """A route whose failures a screen on a wall gets over alone: it says so to patients, and loads again."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handler(request: Request) -> Response:
+            response = await handle(request)
+            if response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+                return response
+            text = web.render("board_away.html", blank=NOT_AVAILABLE, seconds=AGAIN_S)
+            headers = {name: value for name, value in response.headers.items() if name not in _OF_CONTENT}
+            return Response(text, response.status_code, headers, "text/html; charset=utf-8")
+
+        return handler
+
+
+_OF_CONTENT = ("content-length", "content-type")
+
+router = APIRouter(route_class=Screen)
+
+
+@router.get("/portal/board/{facility}", response_model=None)
 @router.get("/board/{facility}", response_model=None)
 async def board(request: Request, facility: str) -> Response:
     """The board, in both languages in turn or in that of `?lang=`."""
-    there, languages = await _posted(request, facility), _languages(request)
-    address = f"/board/{quote(facility, safe='')}"
+    languages, name = _languages(request), f"/board/{quote(facility, safe='')}"
+    asked = f"?lang={languages[0]}" if len(languages) == 1 else ""
+    signed_in = request.url.path.startswith("/portal/")
+    if not signed_in and _needs_session(request):
+        return RedirectResponse(f"/portal{name}{asked}", status_code=HTTPStatus.SEE_OTHER)
+    there = await _posted(request, facility)
+    address = f"/portal{name}" if signed_in else name
     return web.page(
         request,
         "board.html",
@@ -45,11 +79,12 @@ async def board(request: Request, facility: str) -> Response:
         all_languages=[(language, board_view.words_of(language)) for language in LANGUAGES],
         languages=languages,
         address=address,
-        query=f"?lang={languages[0]}" if len(languages) == 1 else "",
+        query=asked,
         link=_public_address(request) + address,
     )
 
 
+@router.get("/portal/board/{facility}/times", response_model=None)
 @router.get("/board/{facility}/times", response_model=None)
 async def times(request: Request, facility: str) -> Response:
     """What changes on the board, for its script; 304 if the script has it already."""
@@ -73,6 +108,14 @@ async def _posted(request: Request, facility: str) -> Posted:
     if facility not in there.facilities:
         raise NotFound("There is no board of such an emergency department.")
     return there
+
+
+def _needs_session(request: Request) -> bool:
+    """Whether the request needs a role and brings no token of its own."""
+    service = service_of(request)
+    return not (
+        service.settings.wait_times_public or service.access.open or "authorization" in request.headers
+    )
 
 
 def _languages(request: Request) -> tuple[Language, ...]:

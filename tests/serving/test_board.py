@@ -9,15 +9,19 @@ import itertools
 import re
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
 
+from medscore_assets.settings import Settings
 from medscore_assets.wait_times.assignment import promote, rollback
 from medscore_assets.wait_times.bands import ALL_BANDS, ALL_POSTED
 from medscore_assets.wait_times.display import NOTHING, Displayed, displayed
 from medscore_assets.wait_times.showing import FRESH
+from medscore_assets.wait_times.tick import EVERY
+from serving.app import create_app
 from serving.portal import board_view, web
 from serving.portal.board_view import board_of, figure
 from serving.wait_times_reading import Posted, posted
@@ -34,6 +38,7 @@ from tests.serving.board_site import (  # noqa: F401  fixtures
     boards,
     site,
 )
+from tests.serving.conftest import running
 from tests.serving.portal_site import Read, make_key
 
 DIGIT = re.compile(r"\d")
@@ -121,7 +126,8 @@ def test_who_may_look_is_as_the_settings_say(boards: Boards, tmp_path: Path) -> 
         assert "no board" in unknown.text
         assert client.get("/portal/waits").headers["location"] == "/portal/login"
     with boards.closed(tmp_path) as client:
-        assert client.get(f"/board/{BUSY}").status_code == 303
+        assert client.get(f"/board/{BUSY}/times").headers["location"] == "/portal/login"
+        assert client.get(f"/portal/board/{BUSY}").headers["location"] == "/portal/login"
         now = datetime.now(UTC)
         keys = {
             role: {"Authorization": f"Bearer {make_key(boards.warehouse, role, now)}"}
@@ -133,6 +139,49 @@ def test_who_may_look_is_as_the_settings_say(boards: Boards, tmp_path: Path) -> 
         assert refused.status_code == 403
         assert "analysts and stewards" in refused.text
         assert client.get("/portal/waits", headers=keys["analyst"]).status_code == 200
+
+
+def test_a_screen_without_a_database_says_so_to_patients_and_loads_again() -> None:
+    settings = Settings(database_url="postgresql+psycopg://nobody:x@127.0.0.1:1/none")
+    app = create_app(settings, champions=SimpleNamespace(start=lambda: None, stop=lambda: None))
+    with running(app, ready=False) as client:
+        answer = client.get(f"/board/{BUSY}")
+    assert answer.status_code == 503
+    assert "no-store" in answer.headers["cache-control"]
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    read = Read(answer)
+    assert [meta["content"] for meta in read.all("meta", **{"http-equiv": "refresh"})] == ["30"]
+    for text in NOT_AVAILABLE.values():
+        assert text in " ".join(read.text.split())
+    # Its script takes a page with this mark for a board.
+    assert 'id="sheet"' not in answer.text
+    assert "/portal/patient" not in answer.text
+
+
+def test_whoever_signed_in_sees_a_board_that_is_not_public(boards: Boards, tmp_path: Path) -> None:
+    with boards.closed(tmp_path) as client:
+        key = make_key(boards.warehouse, "coordinator", datetime.now(UTC))
+        assert client.post("/portal/login", data={"key": key}).status_code == 303
+        led = client.get(f"/board/{BUSY}?lang=fr").headers["location"]
+        assert led == f"/portal/board/{BUSY}?lang=fr"
+        answer = client.get(led)
+        assert "1 h 30 – 2 h 15" in text_of(answer)
+        times = Read(answer).all("div", id="board")[0]["data-times"]
+        assert times == f"/portal/board/{BUSY}/times?lang=fr"
+        renewed = client.get(times)
+        assert "1 h 30 – 2 h 15" in text_of(renewed)
+        assert renewed.headers["cache-control"].startswith("private")
+
+
+def test_a_board_is_as_old_as_the_oldest_of_its_times(boards: Boards) -> None:
+    there = current(boards)
+    place = BUSY, "ctas_3"
+    answer = dataclasses.replace(there.places[place].answer, as_of=boards.newest - EVERY)
+    older = dict(there.places) | {place: dataclasses.replace(there.places[place], answer=answer)}
+    board = board_of(dataclasses.replace(there, places=older), BUSY, ("en",))
+    local = (boards.newest - EVERY).astimezone(ZoneInfo(ZONE))
+    assert board.valid_until == boards.newest - EVERY + FRESH
+    assert f"{local:%H:%M}" in board.sides[0].as_of
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,32 @@ def test_without_a_connection_it_says_so_and_then_takes_old_times_away(page: Pag
     expect(lost).to_be_hidden()
 
 
+def test_no_other_page_takes_the_boards_place(page: Page) -> None:
+    # As on browsers of televisions, which do not have it.
+    page.add_init_script("delete AbortSignal.timeout")
+    with renewed(page):
+        page.goto(f"/board/{BUSY}?lang=en")
+    figure = page.locator(".main-band .figure")
+    answers: list[dict[str, Any]] = [
+        {"status": 303, "headers": {"Location": "/portal/static/icon.svg"}},
+        {"status": 200, "content_type": "text/html", "body": "<h1>Sign in</h1>"},
+        {"status": 200, "content_type": "application/json", "body": "{}"},
+    ]
+    told = iter(answers)
+    page.route("**/times*", lambda route: route.fulfill(**next(told)))
+    for _ in answers:
+        with page.expect_request("**/times*"):
+            page.clock.run_for(30_500)
+    expect(page.locator("#lost")).to_be_visible()
+    page.unroute("**/times*")
+    with renewed(page) as last:
+        page.clock.run_for(30_500)
+    assert last.value.status == 304
+    expect(page.locator("#lost")).to_be_hidden()
+    expect(figure).to_have_text("1 h 30 – 2 h 15")
+    expect(page.get_by_text("Sign in")).to_have_count(0)
+
+
 def test_the_monitor_fits_is_accessible_and_shows_a_choice_at_once(
     chromium: Browser, site: httpx.Client
 ) -> None:

@@ -56,13 +56,20 @@
   }
 
   async function renew() {
+    // Not AbortSignal.timeout: the browsers of televisions are years old.
+    const late = new AbortController();
+    const patience = setTimeout(() => late.abort(), GIVE_UP_MS);
     try {
       const known = tag ? { "If-None-Match": tag } : {};
-      const answer = await fetch(board.dataset.times, { headers: known, cache: "no-store", signal: AbortSignal.timeout(GIVE_UP_MS) });
+      // Elsewhere is a page to sign in, and no board.
+      const answer = await fetch(board.dataset.times, { headers: known, cache: "no-store", redirect: "error", signal: late.signal });
       if (answer.status !== 304) {
         if (!answer.ok) throw new Error(`status ${answer.status}`);
+        const html = await answer.text();
+        // A gateway in between may answer with a page of its own: it must not take the board's place.
+        if (!html.includes('id="sheet"')) throw new Error("not a board");
         const madeFor = document.getElementById("sheet").dataset.madeFor;
-        show(await answer.text());
+        show(html);
         tag = answer.headers.get("ETag") || "";
         // The service was renewed: so must this script and the style sheet be.
         if (document.getElementById("sheet").dataset.madeFor !== madeFor) location.reload();
@@ -71,6 +78,8 @@
       ahead = renewed - Date.parse(answer.headers.get("Date")) || 0;
     } catch {
       // What is shown stays until it is too old.
+    } finally {
+      clearTimeout(patience);
     }
     judge();
   }
