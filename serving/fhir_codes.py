@@ -288,7 +288,7 @@ def load_codes(file: Path = DEFAULT_FILE) -> Codes:
     """The code lists of a TOML file. Raises `PermanentError` that names the entry that is wrong."""
     try:
         return Codes.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise PermanentError(
             f"the FHIR code lists cannot be read: {error}", where=str(file), mend="Correct the file."
         ) from error

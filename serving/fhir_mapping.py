@@ -20,7 +20,7 @@ from typing import Any
 from medscore_assets.contracts.fields import InvalidValue
 from medscore_assets.contracts.readmission import READMISSION
 from medscore_assets.readmission.cohort import ADULT_AGE, EXCLUSIONS
-from serving import fhir_coverage
+from serving import fhir_coverage, fhir_medications
 from serving.fhir_codes import ENDINGS, Codes, Coding
 from serving.fhir_resources import (
     Gap,
@@ -39,6 +39,9 @@ from serving.fhir_stays import Stay, began_after, is_hospital_stay, prior_admiss
 
 NOT_INPATIENT = "not_inpatient"
 """Not a hospital stay at all: no exclusion of the cohort, which holds hospital stays only."""
+
+_WITHDRAWN = frozenset(("refuted", "entered-in-error"))
+"""Verification statuses of a condition that is none. A principal diagnosis may be a suspected one."""
 
 TEMPLATES = {
     "patient": "Patient/{{context.patientId}}",
@@ -221,7 +224,8 @@ class _Reading:
         """Distinct groups of the code lists, of conditions that are active and established."""
         found: set[str] = set()
         for condition in self.prefetch.found("conditions", "Condition"):
-            if not self._established(condition):
+            established = self._established(condition)
+            if established is False:
                 continue
             named = self.codes.chronic_of(codings(condition.get("code")))
             active = self._active(condition)
@@ -229,24 +233,31 @@ class _Reading:
                 raise Gap("Condition.code", "an active condition has no ICD-10 or listed SNOMED CT code")
             if named and active is None:
                 raise Gap("Condition.clinicalStatus", "a chronic condition does not say whether it is active")
+            if named and active and established is None:
+                raise Gap("Condition.verificationStatus", "of a chronic condition has no listed code")
             if named and active:
                 found |= named
         return len(found)
 
-    def _established(self, condition: Resource) -> bool:
-        status = codings(condition.get("verificationStatus"))
-        known = self.codes.in_system("verification_status", status)
-        return not set(known) & set(self.codes.conditions.not_established)
+    def _established(self, condition: Resource) -> bool | None:
+        """Whether a condition is one that the patient has; None if it says so in no known code."""
+        status = condition.get("verificationStatus")
+        known = self._verification(condition)
+        if status and not known:
+            return None
+        return not known & set(self.codes.conditions.not_established)
+
+    def _verification(self, condition: Resource) -> set[str]:
+        return set(self.codes.in_system("verification_status", codings(condition.get("verificationStatus"))))
 
     def _active(self, condition: Resource) -> bool | None:
-        """Whether a condition is active; None if it does not say."""
+        """Whether a condition is active; None if it does not say, or says both."""
         known = set(self.codes.in_system("clinical_status", codings(condition.get("clinicalStatus"))))
-        if known & set(self.codes.conditions.active):
-            return True
-        ended = known & set(self.codes.conditions.inactive) or any(
+        goes_on = bool(known & set(self.codes.conditions.active))
+        ended = bool(known & set(self.codes.conditions.inactive)) or any(
             k.startswith("abatement") for k in condition
         )
-        return False if ended else None
+        return None if goes_on == ended else goes_on
 
     def diagnosis_group(self) -> str:
         groups = self.codes.group_of(self._principal_diagnosis())
@@ -263,12 +274,15 @@ class _Reading:
                 uses.setdefault(name, []).append(entry)
         needs = "Encounter.diagnosis"
         listed = next((uses[n] for n in ("discharge", "billing", "unmarked", "admission") if n in uses), [])
-        first = [e for e in listed if e.get("rank") == 1] or (listed if len(listed) == 1 else [])
+        alone = len(listed) == 1 and listed[0].get("rank") is None
+        first = [e for e in listed if e.get("rank") == 1] or (listed if alone else [])
         if len(first) != 1:
             raise Gap(needs, "no entry, or more than one, is the principal diagnosis (use and rank)")
         target = referenced(first[0].get("condition"))
         for condition in self.prefetch.found("conditions", "Condition"):
             if target == ("Condition", condition.get("id")):
+                if self._established(condition) is None or self._verification(condition) & _WITHDRAWN:
+                    raise Gap("Condition.verificationStatus", "says that there is no principal diagnosis")
                 return codings(condition.get("code"))
         raise Gap("prefetch conditions", "does not hold the principal diagnosis of the encounter")
 
@@ -322,29 +336,14 @@ class _Reading:
         )
 
     def medications(self) -> int:
-        """Distinct medications: those ordered for discharge, or, if none is marked so, those that go on."""
-        by_category: dict[str, list[Resource]] = {}
-        rules = self.codes.medications
-        for request in self.prefetch.found("medications", "MedicationRequest"):
-            in_force = request.get("status") in rules.statuses and request.get("intent") in rules.intents
-            if not in_force or request.get("doNotPerform") is True:
-                continue
-            said = self.codes.meanings(self.codes.medication_category, all_codings(request.get("category")))
-            for name in said or {"uncategorised"}:
-                by_category.setdefault(name, []).append(request)
-        if "discharge" in by_category:
-            return _distinct_medications(by_category["discharge"])
-        unmarked = by_category.get("uncategorised", [])
-        if unmarked and self.codes.uncategorised_medication == "refuse":
-            raise Gap(
-                "MedicationRequest.category", "an active order does not say whether it is for discharge"
-            )
-        return _distinct_medications([*by_category.get("continued", []), *unmarked])
+        requests = self.prefetch.found("medications", "MedicationRequest")
+        return fhir_medications.count(requests, self.codes)
 
     def follow_up(self) -> bool:
         unclear = False
         for appointment in self.prefetch.found("appointments", "Appointment"):
-            if appointment.get("status") not in self.codes.appointments.booked:
+            booked = appointment.get("status") in self.codes.appointments.booked
+            if not booked or self.prefetch.declined(appointment):
                 continue
             start = span(appointment.get("start"), self.zone)
             if start and start.earliest > self.stay.discharged.latest:
@@ -359,33 +358,3 @@ class _Reading:
         if day is None:
             raise Gap("Encounter.period.end", "is not a full date")
         return day
-
-
-def _distinct_medications(requests: list[Resource]) -> int:
-    """How many medications; two requests that share a code, a resource or a name are of the same."""
-    parents: dict[object, object] = {}
-
-    def root(name: object) -> object:
-        while (parent := parents.setdefault(name, name)) != name:
-            parents[name] = name = parents[parent]
-        return name
-
-    for request in requests:
-        first, *others = _names_of_medication(request)
-        for name in others:
-            parents[root(name)] = root(first)
-        root(first)
-    return len({root(name) for name in list(parents)})
-
-
-def _names_of_medication(request: Resource) -> list[object]:
-    """By what a medication is known: its codes or its resource, else its text. At least one."""
-    concept = request.get("medicationCodeableConcept")
-    names: list[object] = [*codings(concept)]
-    if isinstance(target := element(request, "medicationReference", "reference"), str):
-        names.append(target)
-    if not names and isinstance(text := element(concept, "text"), str) and text.strip():
-        names.append(" ".join(text.casefold().split()))
-    if not names:
-        raise Gap("MedicationRequest.medication", "an active order does not name its medication")
-    return names

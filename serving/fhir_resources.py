@@ -166,6 +166,7 @@ class Prefetch:
         if not isinstance(found, Mapping) or found.get("resourceType") != kind:
             raise Gap(f"prefetch {key}", f"is not a resource of type {kind}")
         self._require_own(key, kind, found)
+        _require_plain(key, found)
         return found
 
     def found(self, key: str, kind: str) -> list[Resource]:
@@ -186,6 +187,13 @@ class Prefetch:
             with contextlib.suppress(Gap):
                 self.found(key, kind)
 
+    def declined(self, appointment: Resource) -> bool:
+        """Whether the patient has declined an appointment."""
+        return any(
+            p.get("status") == "declined" and referenced(p.get("actor")) == ("Patient", self.patient_id)
+            for p in elements(appointment.get("participant"))
+        )
+
     def _value(self, key: str) -> Any:
         if key not in self.values:
             raise Gap(f"prefetch {key}", "was not sent, and this service fetches nothing itself")
@@ -203,17 +211,20 @@ class Prefetch:
         if any(link.get("relation") == "next" for link in elements(bundle.get("link"))):
             raise Gap(f"prefetch {key}", "is the first page of several; all of them are needed at once")
         matches, ids = 0, set()
-        for entry in elements(bundle.get("entry")):
-            found = entry.get("resource")
+        for entry in _entries(bundle):
+            found = element(entry, "resource")
             if element(found, "resourceType") == "OperationOutcome":
                 if any(i.get("severity") in ("error", "fatal") for i in elements(element(found, "issue"))):
                     raise Gap(f"prefetch {key}", "holds an OperationOutcome: the search failed in part")
-            elif not isinstance(found, Mapping) or element(entry, "search", "mode") == "include":
+            elif element(entry, "search", "mode") == "include":
                 continue
+            elif not isinstance(found, Mapping):
+                raise Gap(f"prefetch {key}", "has an entry without a resource")
             elif found.get("resourceType") != kind:
                 raise Gap(f"prefetch {key}", f"holds resources of another type than {kind}")
             else:
                 self._require_own(key, kind, found)
+                _require_plain(key, found)
                 matches += 1
                 # Without an id no two resources are known to be the same.
                 if not isinstance(name := found.get("id"), str) or name not in ids:
@@ -226,6 +237,17 @@ class Prefetch:
     def _require_own(self, key: str, kind: str, found: Resource) -> None:
         if not _OWNERS[kind](found, ("Patient", self.patient_id)):
             raise Foreign(key)
+
+
+def _entries(bundle: Mapping[str, Any]) -> list[Any]:
+    listed = bundle.get("entry", [])
+    return listed if isinstance(listed, list) else [listed]
+
+
+def _require_plain(key: str, found: Resource) -> None:
+    """Raises `Gap` for a resource with an extension that may turn its meaning into the opposite."""
+    if found.get("modifierExtension"):
+        raise Gap(f"prefetch {key}", "holds a resource with a modifierExtension, which no rule here knows")
 
 
 def _refers(name: str) -> Callable[[Resource, tuple[str, str]], bool]:

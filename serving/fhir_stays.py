@@ -20,6 +20,9 @@ OPEN = ("in-progress", "onleave")
 ENDED = ("finished",)
 _NEVER_WAS = ("planned", "cancelled", "entered-in-error")
 
+CLOCKS_APART = timedelta(minutes=5)
+"""How far the clock of whoever recorded a stay may be ahead."""
+
 _FOR_EVER = datetime.max.replace(tzinfo=UTC)
 
 
@@ -50,10 +53,14 @@ def stay_of(encounter: Resource, now: datetime, zone: tzinfo) -> Stay:
     if admitted is None:
         raise Gap("Encounter.period.start", "is absent, or is not a date")
     discharged = _bound(encounter, "end", zone)
-    is_open = discharged is None
-    if discharged is None:
-        if status in ENDED:
+    if status in ENDED:
+        if discharged is None:
             raise Gap("Encounter.period.end", "is absent although the stay is finished")
+        if discharged.earliest > now + CLOCKS_APART:
+            raise Gap("Encounter.period.end", "is in the future although the stay is finished")
+    # The end that somebody plans for an open stay is not yet one.
+    is_open = discharged is None or (status in OPEN and discharged.earliest > now)
+    if discharged is None or is_open:
         at = now.astimezone(UTC)
         discharged = Span(at, at)
     if discharged.latest < admitted.earliest:

@@ -9,6 +9,7 @@ import pytest
 from serving.examples import FEATURES
 from tests.serving.fhir_bundles import (
     HL7,
+    PATIENT,
     RXNORM,
     appointment,
     bundle,
@@ -16,6 +17,7 @@ from tests.serving.fhir_bundles import (
     coverage,
     medication,
     prefetch_of,
+    subject,
 )
 from tests.serving.fhir_reading import (
     CODES,
@@ -39,6 +41,16 @@ def named(name: str, concept: dict[str, Any]) -> dict[str, Any]:
     return medication(name, None, medicationCodeableConcept=concept)
 
 
+def held(name: str, code: dict[str, Any] | None) -> dict[str, Any]:
+    """An order that holds its medication within itself, under the name that all of them use."""
+    inside = {"resourceType": "Medication", "id": "med", **({"code": code} if code else {})}
+    return medication(name, None, medicationReference={"reference": "#med"}, contained=[inside])
+
+
+def referring(name: str, reference: str) -> dict[str, Any]:
+    return medication(name, None, medicationReference={"reference": reference})
+
+
 COMMUNITY, INPATIENT = ([coded(f"{HL7}medicationrequest-category", c)] for c in ("community", "inpatient"))
 
 
@@ -52,6 +64,9 @@ COMMUNITY, INPATIENT = ([coded(f"{HL7}medicationrequest-category", c)] for c in 
         ([medication("a", "1", status="stopped"), medication("b", "2", intent="plan")], 0),
         ([medication("a", "1", doNotPerform=True)], 0),
         ([medication("a", None, medicationReference={"reference": "Medication/9"})] * 2, 1),
+        ([referring("a", "Medication/9"), referring("b", "https://fhir.example.org/Medication/9")], 1),
+        ([held("a", coded(RXNORM, "1")), held("b", coded(RXNORM, "2")), held("c", {"text": "Iron"})], 3),
+        ([held("a", coded(RXNORM, "1")), medication("b", "1")], 1),
         ([named("a", {"text": "Aspirin  81"}), named("b", {"text": "aspirin 81"})], 1),
         (
             [
@@ -70,8 +85,17 @@ def test_medications_are_counted_once_each_by_what_names_them(
     assert row(values)["num_medications_at_discharge"] == count
 
 
-@pytest.mark.parametrize("one", [medication("a", None), medication("a", "1", category=[])])
-def test_an_order_without_a_name_or_a_category_is_asked_for(values: Prefetch, one: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "one",
+    [
+        medication("a", None),
+        medication("a", "1", category=[]),
+        held("a", None),
+        referring("a", "#elsewhere"),
+        medication("a", "1", modifierExtension=[{"url": "urn:not-this-one", "valueBoolean": True}]),
+    ],
+)
+def test_an_order_that_leaves_the_count_open_is_asked_for(values: Prefetch, one: dict[str, Any]) -> None:
     values["medications"] = bundle(one)
     assert list(missing(values)) == ["num_medications_at_discharge"]
 
@@ -89,6 +113,14 @@ def test_a_hospital_may_count_orders_without_a_category(values: Prefetch) -> Non
 SOON = "2026-03-09T09:00:00-05:00"
 
 
+def declined_by(*patients: str) -> dict[str, Any]:
+    """A booked appointment of the patient and somebody else, which some of them have declined."""
+    actors = [subject(), {"reference": "Practitioner/1"}]
+    answers = ["declined" if a["reference"] in patients else "accepted" for a in actors]
+    taking_part = [{"actor": a, "status": said} for a, said in zip(actors, answers, strict=True)]
+    return appointment("a", SOON, participant=taking_part)
+
+
 @pytest.mark.parametrize(
     ("appointments", "booked"),
     [
@@ -97,6 +129,8 @@ SOON = "2026-03-09T09:00:00-05:00"
         ([appointment("a", "2026-08-09T09:00:00-05:00")], True),
         ([appointment("a", "2026-03-02T10:59:00-05:00")], False),
         ([appointment("a", SOON, status=s) for s in ("cancelled", "proposed", "pending", "noshow")], False),
+        ([declined_by("Practitioner/1")], True),
+        ([declined_by(f"Patient/{PATIENT}")], False),
         ([appointment("a", None), appointment("b", "2026-03-09T09:00:00Z")], True),
         ([appointment("a", None)], None),
         ([appointment("a", "next week")], None),

@@ -162,9 +162,12 @@ def test_chronic_conditions_are_counted_once_each_while_they_are_active(
         condition("unlisted", "1234567", SNOMED),
         condition("form", "DIABETES"),
         condition("status", "I50.9", clinicalStatus=None),
+        condition("both", "I50.9", abatementDateTime="2020"),
+        condition("text", "I50.9", verificationStatus={"text": "Refuted"}),
+        condition("other", "I50.9", verificationStatus=coded("urn:local", "entered-in-error")),
     ],
 )
-def test_an_active_condition_that_no_list_knows_is_asked_for(values: Prefetch, one: dict[str, Any]) -> None:
+def test_a_condition_that_leaves_the_count_open_is_asked_for(values: Prefetch, one: dict[str, Any]) -> None:
     assert list(missing(with_conditions(values, one))) == ["num_chronic_conditions"]
 
 
@@ -212,6 +215,7 @@ def test_the_diagnosis_group_follows_from_the_chapter(
         ([diagnosis("lung", "DD", None), diagnosis("heart", "DD", None)], None),
         ([diagnosis("lung", "DD", 1), diagnosis("heart", "DD", 1)], None),
         ([diagnosis("heart", "CC", 1)], None),
+        ([diagnosis("lung", "DD", 2), diagnosis("heart", "billing", 1)], None),
         ([diagnosis("elsewhere", "DD", 1)], None),
         ([], None),
     ],
@@ -221,6 +225,25 @@ def test_the_principal_diagnosis_is_the_one_of_discharge(
 ) -> None:
     values["conditions"] = bundle(condition("heart", "I26.99"), condition("lung", "J18.9"))
     stay_with(values, diagnosis=entries)
+    if group:
+        assert row(values)["primary_diagnosis_group"] == group
+    else:
+        assert list(missing(values)) == ["primary_diagnosis_group"]
+
+
+@pytest.mark.parametrize(
+    ("status", "group"),
+    [
+        (coded(f"{HL7}condition-ver-status", "provisional"), "cardiac"),
+        (coded(f"{HL7}condition-ver-status", "refuted"), None),
+        (coded(f"{HL7}condition-ver-status", "entered-in-error"), None),
+        ({"text": "Refuted"}, None),
+    ],
+)
+def test_a_principal_diagnosis_may_be_suspected_and_not_withdrawn(
+    values: Prefetch, status: dict[str, Any], group: str | None
+) -> None:
+    values["conditions"] = bundle(condition("principal", "I26.99", verificationStatus=status))
     if group:
         assert row(values)["primary_diagnosis_group"] == group
     else:

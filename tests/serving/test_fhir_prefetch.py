@@ -66,6 +66,7 @@ FEATURE_OF = {
         ({"resourceType": "OperationOutcome", "issue": []}, "OperationOutcome"),
         (bundle(link=[{"relation": "next", "url": "https://fhir.example.org/2"}]), "first page"),
         (bundle(total=3), "fewer resources"),
+        (bundle(entry=[{"fullUrl": "https://fhir.example.org/lost"}]), "without a resource"),
         ({"resourceType": "Observation"}, "not a Bundle"),
         (bundle({"resourceType": "Observation", "subject": subject()}), "another type"),
         (

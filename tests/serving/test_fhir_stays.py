@@ -52,8 +52,9 @@ def test_the_length_of_stay_is_the_nights_by_the_hospitals_calendar(
     assert row(stay_with(values, period={"start": start, "end": end}))["length_of_stay_days"] == nights
 
 
-def test_an_open_stay_is_taken_to_end_now(values: Prefetch) -> None:
-    period = {"start": values["encounter"]["period"]["start"]}
+@pytest.mark.parametrize("planned", [{}, {"end": "2026-04-20T12:00:00-04:00"}])
+def test_an_open_stay_is_taken_to_end_now(values: Prefetch, planned: dict[str, str]) -> None:
+    period = {"start": values["encounter"]["period"]["start"], **planned}
     found = mapped(stay_with(values, status="in-progress", period=period))
 
     assert isinstance(found, Mapped)
@@ -68,6 +69,7 @@ def test_an_open_stay_is_taken_to_end_now(values: Prefetch) -> None:
         ({"period": None}, "Encounter.period.start"),
         ({"period": {"start": "2026-02-20"}}, "Encounter.period.end"),
         ({"period": {"start": "2026-02-28", "end": "2026-02-20"}}, "Encounter.period"),
+        ({"period": {"start": "2026-02-20", "end": "2026-03-03"}}, "Encounter.period.end"),
         ({"period": {"start": "2026-02-20T10:00:00", "end": "2026-02-28"}}, "Encounter.period.start"),
         ({"status": "planned"}, "Encounter.status"),
         ({"status": None}, "Encounter.status"),
