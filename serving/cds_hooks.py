@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
@@ -41,6 +41,7 @@ from serving.errors import (
     PreconditionFailed,
     Problem,
     Unprocessable,
+    peer_of,
     problems_of,
     responses,
     route_of,
@@ -165,6 +166,8 @@ async def call(
     body = await request.body()
     asked = _parsed(HookRequest, body)
     context = _context(asked)
+    # The token is the record system's; the audit is to say who sat before it.
+    caller = replace(caller, subject=context.userId)
     if context.encounterId is None:
         return await _answer(request, caller, context, [])
     rules, service = rules_of(request), service_of(request)
@@ -307,6 +310,7 @@ async def _record(
         status=status,
         occurred_at=datetime.now(UTC),
         reason=reason,
+        address=peer_of(request.scope),
     )
     await service_of(request).journal.record(entry)
 

@@ -192,7 +192,7 @@ def load_presentation(file: Path = DEFAULT_FILE) -> Presentation:
     """The presentation in a TOML file. Raises `PermanentError` that names the entry that is wrong."""
     try:
         return Presentation.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise PermanentError(
             f"the presentation of cards cannot be read: {error}", where=str(file), mend="Correct the file."
         ) from error

@@ -6,9 +6,12 @@ mapping (`risk_assessment.py`) and what stands on the card (`medscore_assets/rep
 
 from __future__ import annotations
 
+import functools
 import tempfile
 import threading
+import time
 import uuid
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -36,6 +39,9 @@ router = APIRouter(tags=["FHIR"])
 _ATTACHED = "evaluation"
 _PAGE, _CARD = "evaluation.html", "model_card.json"
 
+ASKED_AGAIN_S = 30.0
+"""After how long the registry is asked again for what it did not have: anybody may ask for the page."""
+
 
 @router.get(
     "/v1/readmission/scores/{score_id}/risk-assessment",
@@ -54,7 +60,7 @@ async def assessment(
     row = await reading(stored_score, warehouse, str(score_id))
     if row is None:
         raise NotFound()
-    discharged_at = await reading(discharge_of, warehouse, row["encounter_id"])
+    discharged_at = await reading(discharge_of, warehouse, row["encounter_id"], row["patient_id"])
     await audit_read(request, caller, row)
     return Response(
         orjson.dumps(risk_assessment(row, discharged_at)),
@@ -63,14 +69,18 @@ async def assessment(
     )
 
 
-def discharge_of(warehouse: Warehouse, encounter_id: str | None) -> datetime | None:
-    """When a stay ended, by the last record of it; None if no source has told."""
+def discharge_of(warehouse: Warehouse, encounter_id: str | None, patient_id: str | None) -> datetime | None:
+    """When a stay ended, by the last record of it; None if no source has told.
+
+    A client names stays as it likes: where it named a patient too, a record of another one is another stay's.
+    """
     if encounter_id is None:
         return None
     events = discharge_events.c
+    same = sa.true() if patient_id is None else events.patient_id == patient_id
     query = (
         sa.select(events.discharged_at)
-        .where(events.encounter_id == encounter_id, events.discharged_at.is_not(None))
+        .where(events.encounter_id == encounter_id, same, events.discharged_at.is_not(None))
         .order_by(events.ingested_at.desc(), events.event_id.desc())
         .limit(1)
     )
@@ -85,23 +95,39 @@ class ModelCards:
     def __init__(self, registry: ModelRegistry) -> None:
         self._registry = registry
         self._kept: tuple[int, dict[str, bytes]] | None = None
+        self._refused: tuple[int, float, Callable[[], MedscoreError]] | None = None
         self._one_at_a_time = threading.Lock()
 
     def file(self, version: int, name: str) -> bytes:
         """A file of a version's evaluation. Raises `PermanentError` or `TransientError` if there is none."""
         with self._one_at_a_time:
             if self._kept is None or self._kept[0] != version:
-                with tempfile.TemporaryDirectory(prefix="medscore-card-") as folder:
-                    found = self._registry.attached(MODEL, version, _ATTACHED, Path(folder))
-                    if absent := [each for each in (_PAGE, _CARD) if not (found / each).is_file()]:
-                        raise PermanentError(
-                            f"version {version} has no {absent[0]}",
-                            where=f"registered model {MODEL}",
-                            mend="Judge it again: materialize readmission_evaluation.",
-                        )
-                    files = {each: (found / each).read_bytes() for each in (_PAGE, _CARD)}
-                self._kept = version, files
+                self._require_unasked(version)
+                try:
+                    self._kept = version, self._fetched(version)
+                except MedscoreError as error:
+                    again = functools.partial(type(error), error.what, where=error.where, mend=error.mend)
+                    self._refused = version, time.monotonic() + ASKED_AGAIN_S, again
+                    raise
             return self._kept[1][name]
+
+    def _require_unasked(self, version: int) -> None:
+        """Raises what the registry said of this version a moment ago, if it refused it."""
+        if self._refused is not None:
+            refused, until, error = self._refused
+            if refused == version and time.monotonic() < until:
+                raise error()
+
+    def _fetched(self, version: int) -> dict[str, bytes]:
+        with tempfile.TemporaryDirectory(prefix="medscore-card-") as folder:
+            found = self._registry.attached(MODEL, version, _ATTACHED, Path(folder))
+            if absent := [each for each in (_PAGE, _CARD) if not (found / each).is_file()]:
+                raise PermanentError(
+                    f"version {version} has no {absent[0]}",
+                    where=f"registered model {MODEL}",
+                    mend="Judge it again: materialize readmission_evaluation.",
+                )
+            return {each: (found / each).read_bytes() for each in (_PAGE, _CARD)}
 
 
 def _cards_of(request: Request) -> ModelCards:

@@ -106,7 +106,8 @@ async def metrics(request: Request) -> Response:
 async def readiness(app: FastAPI) -> Readiness:
     """All checks, now; the database is asked at most twice a second."""
     service: Service = app.state.service
-    checks = [await _database(app, service.warehouse), *_model(service), _policy(service), _access(service)]
+    database = await _database(app, service.warehouse)
+    checks = [database, _audit(service), *_model(service), _policy(service), _access(service)]
     found = {check.status for check in checks}
     status = "not ready" if "failed" in found else "degraded" if "degraded" in found else "ready"
     return Readiness(status=status, checks=checks)
@@ -131,6 +132,12 @@ def _ask(warehouse: Warehouse) -> None:
     with warehouse.transaction() as connection:
         for table in (readmission_scores, audit_events):
             connection.execute(sa.select(sa.literal(1)).select_from(table).limit(1))
+
+
+def _audit(service: Service) -> Check:
+    if service.journal.sound:
+        return Check(name="audit", status="ok", found="entries are recorded")
+    return Check(name="audit", status="failed", found="entries are not recorded, so nothing is answered")
 
 
 def _model(service: Service) -> list[Check]:

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import orjson
 import psycopg
 
 from medscore_assets.settings import Settings
@@ -28,7 +27,7 @@ from medscore_assets.tables.serving import readmission_scores, shadow_scores
 from resources.errors import MedscoreError
 from serving.audit import AuditEntry, event_of
 from serving.errors import ApiError, Conflict, Unavailable
-from serving.journal_store import Entry, Stale, Store, columns_of
+from serving.journal_store import Entry, Stale, Store, columns_of, encoded, require_columns
 
 __all__ = [
     "AuditEntry",
@@ -62,10 +61,10 @@ _PATIENCE_S = 0.002
 _IMPATIENT_S = 0.1
 """So long no request does so after one waited in vain: on a slow disk that would be most of the time."""
 
+_DOUBTED_S = 5.0
+"""So long after a commit failed on a good connection the journal is not sound, unless one succeeds."""
+
 _MANY = 2
-_NUMPY = orjson.OPT_SERIALIZE_NUMPY
-_SCORE_COLUMNS = frozenset(readmission_scores.columns.keys())
-_SHADOW_COLUMNS = frozenset(shadow_scores.columns.keys())
 _IDEMPOTENCY = "uq_readmission_scores_client_idempotency_key"
 _POISON = ("22", "23")
 """SQLSTATE classes that say that the rows are wrong, not the database."""
@@ -104,6 +103,7 @@ class Journal:
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
         self._available = False
+        self._failed_at = float("-inf")
         self._committing = False
         self._together_at = -_TOGETHER_S
         self._idle = False
@@ -116,6 +116,11 @@ class Journal:
     def available(self) -> bool:
         """Whether the database took the last entry, or answered the last heartbeat."""
         return self._available
+
+    @property
+    def sound(self) -> bool:
+        """Whether entries are likely to be recorded: a database that answers may still take none."""
+        return self._available and time.monotonic() - self._failed_at > _DOUBTED_S
 
     @property
     def waiting(self) -> int:
@@ -163,14 +168,14 @@ class Journal:
         entry = Entry(recorded_at=audit.occurred_at, event=event_of(audit), meanwhile=meanwhile)
         alone = self._alone
         if score is not None:
-            _require_columns(score, _SCORE_COLUMNS)
+            require_columns(score, readmission_scores)
             if alone and shadow is None:
                 entry.columns = columns_of(score)
             if entry.columns is None:
-                entry.score = _encoded(score)
+                entry.score = encoded(score)
         if shadow is not None:
-            _require_columns(shadow, _SHADOW_COLUMNS)
-            entry.shadow = _encoded(shadow)
+            require_columns(shadow, shadow_scores)
+            entry.shadow = encoded(shadow)
         await self._committed(entry, alone)
 
     async def claim(self, issuer: str, token_id: str, expires_at: datetime) -> bool:
@@ -204,7 +209,7 @@ class Journal:
                 return first
         except TimeoutError:
             # Until the database is heard of again, others need not wait as long.
-            self._available = False
+            self._fallen()
             raise JournalUnavailable() from None
 
     def _enqueue(self, entry: Entry) -> None:
@@ -227,6 +232,7 @@ class Journal:
             self._idle = False
             self._wake.set()
         else:
+            self._failed_at = float("-inf")
             _resolve(self._begun, claimed)
             self._begun = []
 
@@ -258,8 +264,13 @@ class Journal:
         await self._store.connect()
         self._available = True
 
-    async def _give_up(self) -> None:
+    def _fallen(self) -> None:
+        # A connection that is lost tells by itself when it is there again.
+        self._failed_at = time.monotonic() if self._store.connected else self._failed_at
         self._available = False
+
+    async def _give_up(self) -> None:
+        self._fallen()
         self._fail_all()
         await self._store.close()
 
@@ -327,7 +338,7 @@ class Journal:
             _fail(entries, JournalUnavailable)
             raise
         else:
-            self._available = True
+            self._available, self._failed_at = True, float("-inf")
             _resolve(entries, claimed)
 
     async def _stored(self, entries: Sequence[Entry]) -> set[tuple[str, str]]:
@@ -366,16 +377,6 @@ def _use_time(entries: Iterable[Entry]) -> None:
                 work()
             except Exception as error:
                 entry.done.set_exception(error)
-
-
-def _require_columns(row: Mapping[str, Any], columns: frozenset[str]) -> None:
-    if not row.keys() <= columns:
-        raise ValueError(f"not columns of the table: {', '.join(sorted(row.keys() - columns))}")
-
-
-def _encoded(row: Mapping[str, Any]) -> bytes:
-    """One row as JSON. Here, so that what cannot be encoded fails its own request only."""
-    return orjson.dumps(row if isinstance(row, dict) else dict(row), option=_NUMPY)
 
 
 def _refusal(error: psycopg.Error) -> ApiError:

@@ -27,7 +27,7 @@ from sqlalchemy.dialects import postgresql
 
 from medscore_assets.audit import CHAIN_LOCK, GENESIS, chain_hash
 from medscore_assets.settings import Settings
-from medscore_assets.tables.serving import audit_events, readmission_scores
+from medscore_assets.tables.serving import audit_events, readmission_scores, shadow_scores
 from serving.journal_wire import Sent
 
 CONNECT_S = 2
@@ -62,6 +62,7 @@ claimed AS (
 )
 SELECT issuer, token_id FROM claimed
 """
+_COLUMNS = {t.name: frozenset(t.columns.keys()) for t in (readmission_scores, shadow_scores)}
 _SCORE = tuple(readmission_scores.columns)
 _EVENT = tuple(audit_events.columns)
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
@@ -323,6 +324,17 @@ def _text(column: sa.Column[Any], value: Any) -> bytes | None:
     if isinstance(value, numbers.Real):
         return str(value).encode()
     raise TypeError(f"not a value of a column: {type(value).__name__}")
+
+
+def require_columns(row: Mapping[str, Any], table: sa.Table) -> None:
+    """Raises `ValueError` if a row has what is no column of the table."""
+    if not row.keys() <= (columns := _COLUMNS[table.name]):
+        raise ValueError(f"not columns of the table: {', '.join(sorted(row.keys() - columns))}")
+
+
+def encoded(row: Mapping[str, Any]) -> bytes:
+    """One row as JSON. For each request by itself, so that what cannot be encoded fails it alone."""
+    return orjson.dumps(row if isinstance(row, dict) else dict(row), option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _array(rows: Sequence[bytes]) -> bytes:

@@ -30,7 +30,7 @@ FRESH_S = 300.0
 """How old a set may be before it is read again beside the requests."""
 
 STALE_S = 600.0
-"""How old a set may be before requests wait for it to be read again."""
+"""How old a set may be before requests wait for it to be read again, unless that has just failed."""
 
 USABLE_S = 3600.0
 """How old a set may be if it cannot be read again."""
@@ -110,13 +110,15 @@ class KeySource:
         self._location = location
         self._keys: KeySet | None = None
         self._read_at = self._tried_at = float("-inf")
+        self._failing = False
         self._reading = asyncio.Lock()
         self._refresh: asyncio.Task[None] | None = None
 
     async def key(self, algorithm: str, key_id: str | None) -> Any | None:
         """The key for a token's header, or None."""
         age = time.monotonic() - self._read_at
-        if self._keys is None or age > STALE_S:
+        # While the issuer does not answer, waiting for it would only slow down what its old keys allow.
+        if self._keys is None or age > (USABLE_S if self._failing else STALE_S):
             await self._read()
         elif age > FRESH_S and (self._refresh is None or self._refresh.done()):
             self._refresh = asyncio.create_task(self._read())
@@ -137,7 +139,9 @@ class KeySource:
                 async with asyncio.timeout(FETCH_S):
                     content = await asyncio.to_thread(_content, self._location)
                 self._keys, self._read_at = parse_keys(content), time.monotonic()
+                self._failing = False
             except (OSError, ValueError, TimeoutError) as error:
+                self._failing = True
                 _log.warning("the keys of an issuer cannot be read: %s", type(error).__name__)
             if self._keys and time.monotonic() - self._read_at > USABLE_S:
                 self._keys = None

@@ -17,7 +17,7 @@ from medscore_assets.readmission.outcomes import CALL_OUTCOMES
 from medscore_assets.readmission.policy import DISCLAIMER, Tier
 from serving import lists
 from serving.access import Caller, requires
-from serving.errors import BadRequest, NotFound, Unprocessable, problems_of, responses, route_of
+from serving.errors import BadRequest, NotFound, Unprocessable, peer_of, problems_of, responses, route_of
 from serving.lists import Morning, reading
 from serving.openapi import json_body
 from serving.service import service_of
@@ -183,13 +183,15 @@ async def call(
     """Store what came of a call. A call is known by encounter and time: the same again corrects it."""
     asked = _asked(await request.body())
     at = (asked.called_at or datetime.now(UTC)).astimezone(UTC)
-    service = service_of(request)
-    patient = await reading(
-        lists.enter_call, service.warehouse, day, asked.encounter_id, asked.outcome, at, _SOURCE
-    )
+    warehouse = service_of(request).warehouse
+    patient = await reading(lists.listed_patient, warehouse, day, asked.encounter_id)
     if patient is None:
         raise NotFound("The encounter is not on that list.")
+    # First, so that nothing is stored of which nobody knows.
     await record(request, caller, "call", day, patient)
+    stored = await reading(lists.enter_call, warehouse, day, asked.encounter_id, asked.outcome, at, _SOURCE)
+    if stored is None:
+        raise NotFound("The encounter is not on that list.")
     return answer(CallAnswer(encounter_id=asked.encounter_id, outcome=asked.outcome, called_at=at))
 
 
@@ -269,6 +271,7 @@ async def record(
         status=200,
         occurred_at=datetime.now(UTC),
         reason=reason,
+        address=peer_of(request.scope),
     )
     await service_of(request).journal.record(entry)
 

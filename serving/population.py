@@ -21,7 +21,7 @@ from medscore_assets.report.population.dictionary import COLUMNS, Column
 from serving import population_reports as reports
 from serving.access import Caller, requires
 from serving.audit import AuditEntry
-from serving.errors import ApiError, NotFound, Problem, Unprocessable, responses, route_of
+from serving.errors import ApiError, NotFound, Problem, Unprocessable, peer_of, responses, route_of
 from serving.lists import reading
 from serving.population_reports import Damaged, File, Row
 from serving.service import service_of
@@ -284,6 +284,7 @@ async def record(
         entity=f"population report {quarter}" if quarter else "population reports",
         status=status,
         occurred_at=datetime.now(UTC),
+        address=peer_of(request.scope),
     )
     await service_of(request).journal.record(entry)
 

@@ -5,7 +5,7 @@ Belongs here: the routes of these pages. Does not belong here: words and order (
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any
 from urllib.parse import quote
@@ -33,6 +33,8 @@ _DAYS = 60
 """So many days can be chosen from."""
 
 UNDO = "undo"
+_GONE = "This patient is no longer on the list of that day. Load the page again."
+
 TAKEN_BACK = "call-taken-back"
 """What the audit says of a call that was entered by mistake."""
 
@@ -79,12 +81,15 @@ async def mark(request: Request, day: date) -> Response:
     caller = await sessions.caller(request, *MAY_CALL)
     form = await web.form_of(request)
     sessions.require_token(request, form)
-    said = form.get("mark", "")
-    patient = await reading(_enter, service_of(request).warehouse, day, said)
+    said, warehouse = _read_mark(form.get("mark", "")), service_of(request).warehouse
+    patient = await reading(lists.listed_patient, warehouse, day, said.encounter_id)
     if patient is None:
-        raise NotFound("This patient is no longer on the list of that day. Load the page again.")
-    reason = TAKEN_BACK if said.startswith(UNDO) else None
+        raise NotFound(_GONE)
+    # First, so that nothing is stored of which nobody knows.
+    reason = TAKEN_BACK if said.outcome == UNDO else None
     await record(request, caller, "call", day, patient, reason=reason)
+    if await reading(_store, warehouse, day, said) is None:
+        raise NotFound(_GONE)
     if not web.wants_json(request):
         # By rank: an encounter's id stays out of addresses.
         view = View.of(request.query_params)
@@ -92,8 +97,17 @@ async def mark(request: Request, day: date) -> Response:
     return web.json_answer(await reading(_cell, request, day, patient))
 
 
-def _enter(warehouse: Warehouse, day: date, mark: str) -> dict[str, Any] | None:
-    """Stores what a button says: `reached E-1` or `undo 2026-03-03T13:05:00+00:00 E-1`."""
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """What a button says of a call. The outcome is one of `OUTCOMES`, or `UNDO`."""
+
+    outcome: str
+    encounter_id: str
+    called_at: datetime
+
+
+def _read_mark(mark: str) -> _Mark:
+    """What a button says: `reached E-1` or `undo 2026-03-03T13:05:00+00:00 E-1`. Raises `Unprocessable`."""
     kind, _, encounter = mark.partition(" ")
     if kind == UNDO:
         at, _, encounter = encounter.partition(" ")
@@ -103,12 +117,19 @@ def _enter(warehouse: Warehouse, day: date, mark: str) -> dict[str, Any] | None:
             raise Unprocessable("This is not a call.") from None
         if called_at.tzinfo is None:
             raise Unprocessable("This is not a call.")
-        return lists.take_back(warehouse, day, encounter, called_at)
+        return _Mark(UNDO, encounter, called_at)
     if kind not in OUTCOMES:
         raise Unprocessable("This is not a call.")
     # Whole minutes: a double click is one call, and a second thought within the minute corrects it.
     called_at = datetime.now(UTC).replace(second=0, microsecond=0)
-    return lists.enter_call(warehouse, day, encounter, kind, called_at, ENTERED_HERE)
+    return _Mark(kind, encounter, called_at)
+
+
+def _store(warehouse: Warehouse, day: date, said: _Mark) -> dict[str, Any] | None:
+    """Enters or takes back a call. Returns what `listed_patient` does."""
+    if said.outcome == UNDO:
+        return lists.take_back(warehouse, day, said.encounter_id, said.called_at)
+    return lists.enter_call(warehouse, day, said.encounter_id, said.outcome, said.called_at, ENTERED_HERE)
 
 
 def _cell(request: Request, day: date, patient: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
 from serving.access import Caller
-from serving.errors import Unauthorized, route_of
+from serving.errors import Unauthorized, peer_of, route_of
 from serving.journal import AuditEntry
 from serving.portal import sessions, web
 from serving.portal.web import Page
@@ -75,5 +75,6 @@ async def _record(request: Request, caller: Caller) -> None:
         entity=None,
         status=303,
         occurred_at=datetime.now(UTC),
+        address=peer_of(request.scope),
     )
     await service_of(request).journal.record(entry)

@@ -23,7 +23,7 @@ from starlette.responses import RedirectResponse, Response
 
 from medscore_assets.readmission.single import score_one
 from serving.access import Caller
-from serving.errors import Conflict, NotFound, Unavailable, Unprocessable, refuse, route_of
+from serving.errors import Conflict, NotFound, Unavailable, Unprocessable, peer_of, refuse, route_of
 from serving.journal import AuditEntry
 from serving.lists import reading
 from serving.portal import sessions, web
@@ -63,7 +63,7 @@ async def filled(request: Request) -> Response:
         return await _invalid(request, form, read, names, bad_names)
     if form.get("do") == "save":
         return await _save(request, caller, form, read, names)
-    risk = await _preview(request, caller, read)
+    risk = await _preview(request, caller, read, names)
     if web.wants_json(request):
         return web.json_answer({"html": web.render("_risk.html", risk=risk), "said": risk.said})
     return _form(request, read, {}, names, risk=risk)
@@ -90,7 +90,7 @@ async def saved(request: Request, score_id: uuid.UUID) -> Response:
     return answer
 
 
-async def _preview(request: Request, caller: Caller, read: Filled) -> Risk:
+async def _preview(request: Request, caller: Caller, read: Filled, names: dict[str, str]) -> Risk:
     service = service_of(request)
     serving, policy = service.champions.current(), service.policy()
     score = score_one(read.features, serving.model, serving.version, policy)
@@ -100,11 +100,12 @@ async def _preview(request: Request, caller: Caller, read: Filled) -> Risk:
         caller=caller,
         route=route_of(request.scope),
         request_id=request.state.request_id,
-        encounter_id=None,
-        patient_id=None,
+        encounter_id=names["encounter_id"] or None,
+        patient_id=names["patient_id"] or None,
         entity=None,
         status=200,
         occurred_at=datetime.now(UTC),
+        address=peer_of(request.scope),
     )
     await service.journal.record(entry)
     request.app.state.metrics.scored("portal", score.tier)

@@ -180,11 +180,13 @@ def require_same_origin(request: Request) -> None:
 
 def set_cookie(request: Request, response: Response, token: str) -> None:
     """Gives the session to the browser. Without TLS only on this machine."""
+    # A proxy that ends TLS may ask under this machine's name.
+    over_tls = request.url.scheme == "https"
     response.set_cookie(
         COOKIE,
         token,
         path="/portal",
-        secure=not is_loopback(request.url.hostname or ""),
+        secure=over_tls or not is_loopback(request.url.hostname or ""),
         httponly=True,
         samesite="strict",
     )

@@ -24,6 +24,7 @@ from medscore_assets.readmission.scoring import MODEL
 from medscore_assets.settings import Settings
 from resources.errors import PermanentError
 from resources.registry import CHAMPION, ModelRegistry
+from resources.warehouse import Warehouse
 from serving.app import create_app
 from serving.champion import Champions
 from serving.logs import JsonLines
@@ -31,9 +32,12 @@ from serving.policy_file import PolicyFile
 from serving.run import run
 from tests.conftest import PROJECT_ROOT, address_of
 from tests.serving.conftest import features, running, wait_until
+from tests.serving.journal_site import held_chain
 
 PREDICT = "/v1/readmission/predict"
-NAMES = {"database", "champion", "contract hash", "file hash", "warm-up", "registry", "policy", "access"}
+NAMES = {
+    "database", "audit", "champion", "contract hash", "file hash", "warm-up", "registry", "policy", "access"
+}  # fmt: skip
 SENTINEL = "SENTINEL-2d77"
 
 
@@ -87,6 +91,19 @@ def test_without_a_database_it_lives_but_is_not_ready(
     assert refused.status_code == 503
 
 
+def test_where_answers_cannot_be_audited_it_is_not_ready_until_they_can(
+    api: httpx.Client, api_warehouse: Warehouse
+) -> None:
+    with held_chain(api_warehouse):
+        refused = api.post(PREDICT, json=features())
+        ready = api.get("/health/ready")
+
+    assert refused.status_code == 503
+    assert (ready.status_code, checks(ready)["database"], checks(ready)["audit"]) == (503, "ok", "failed")
+    wait_until(lambda: api.post(PREDICT, json=features()).status_code == 200)
+    assert checks(api.get("/health/ready"))["audit"] == "ok"
+
+
 def test_a_refused_champion_is_said_while_the_old_one_goes_on(
     api: httpx.Client, app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,8 +145,10 @@ def test_a_changed_policy_file_is_in_force_in_seconds_and_a_wrong_one_is_not(tmp
 
     file.write_text(original.replace('version = "2026.1"', 'version = "2026.2"'))
     wait_until(lambda: policy().version == "2026.2")
-    file.write_text("version = 17")
-    wait_until(lambda: policy() and policy.refused)
+    for wrong in (b"version = 17", original.replace("2026.1", "März").encode("latin-1")):
+        file.write_bytes(wrong)
+        wait_until(lambda: policy() and policy.refused)
+        policy.refused = None
 
     assert first.version == "2026.1"
     assert policy().version == "2026.2"

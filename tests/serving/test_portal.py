@@ -203,9 +203,12 @@ def test_a_field_that_is_not_valid_is_told_in_words_beside_it(name: str, text: s
 def test_the_form_shows_the_score_of_the_api_and_stores_nothing(open_site: Site) -> None:
     read = Read(open_site.client.get("/portal/patient"))
     events = len(open_site.audited())
-    page = open_site.client.post("/portal/patient", data=TYPED | {"csrf": read.csrf, "do": "show"})
+    names = {"encounter_id": "E-seen", "patient_id": "P-seen"}
+    page = open_site.client.post("/portal/patient", data=TYPED | names | {"csrf": read.csrf, "do": "show"})
     assert page.status_code == 200
-    assert len(open_site.audited()) == events + 1
+    [seen] = open_site.audited()[events:]
+    # Whose risk was looked at, and from where.
+    assert all(name in seen for name in ("E-seen", "P-seen", "127.0.0.1"))
     assert stored(open_site) == []
     features = read_form(TYPED).features
     api = open_site.client.post("/v1/readmission/predict", json=features).json()
@@ -270,8 +273,11 @@ def test_what_is_not_there_is_told_in_words(open_site: Site) -> None:
     assert open_site.client.get("/portal/login").headers["location"] == "/portal"
 
 
-def test_nothing_is_shown_that_cannot_be_audited(open_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_shown_or_changed_that_cannot_be_audited(
+    open_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     csrf = Read(open_site.client.get(LIST)).csrf
+    calls, listed = open_site.calls(), {"encounter_id": SCRIPT, "outcome": "reached"}
 
     async def down(*_: Any) -> None:
         raise JournalUnavailable()
@@ -292,6 +298,8 @@ def test_nothing_is_shown_that_cannot_be_audited(open_site: Site, monkeypatch: p
         assert "Try again" in read.text
         assert not read.rows()
         assert "%" not in read.text
+    assert open_site.client.post(f"/v1/outreach/{DAY}/calls", json=listed).status_code == 503
+    assert open_site.calls() == calls
 
 
 def test_a_list_that_is_due_and_missing_is_told_with_what_is_shown_instead() -> None:

@@ -73,8 +73,13 @@ def test_a_session_holds_no_key_and_ends_with_it(closed_site: Site, browser: htt
 
 def test_a_cookie_is_for_tls_only_unless_this_machine_is_asked(closed_site: Site) -> None:
     key = closed_site.keys["care-manager"]
-    for host, secure in (("127.0.0.1:8000", False), ("portal.example", True)):
-        answer = closed_site.client.post("/portal/login", data={"key": key}, headers={"host": host})
+    for headers, secure in (
+        ({"host": "127.0.0.1:8000"}, False),
+        ({"host": "portal.example"}, True),
+        # A proxy that ends TLS and does not pass the browser's Host on.
+        ({"host": "127.0.0.1:8000", "x-forwarded-proto": "https"}, True),
+    ):
+        answer = closed_site.client.post("/portal/login", data={"key": key}, headers=headers)
         assert ("Secure" in answer.headers["set-cookie"]) is secure
         closed_site.client.cookies.clear()
 

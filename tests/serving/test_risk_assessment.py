@@ -159,8 +159,9 @@ def test_a_stored_score_is_read_as_fhir_and_the_reading_is_audited(
     given_score = api.post("/v1/readmission/predict", json={**REQUEST, "encounter_id": stay}).json()
     left = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
     with api_warehouse.transaction() as connection:
-        for hours in (1, 0):
-            event = {"source": "test", "encounter_id": stay, "discharged_at": left - timedelta(hours=hours)}
+        for patient, hours in ((REQUEST["patient_id"], 1), (REQUEST["patient_id"], 0), ("P-another", -9)):
+            event = {"source": "test", "encounter_id": stay, "patient_id": patient}
+            event["discharged_at"] = left - timedelta(hours=hours)
             connection.execute(sa.insert(discharge_events).values(**event))
 
     response = api.get(f"/v1/readmission/scores/{given_score['score_id']}/risk-assessment")
@@ -183,20 +184,30 @@ def test_a_stored_score_is_read_as_fhir_and_the_reading_is_audited(
     assert json.loads(event)["action"] == "R"
 
 
-@pytest.mark.parametrize(("score_id", "status"), [(str(uuid.uuid4()), 404), ("1", 422)])
+@pytest.mark.parametrize(("score_id", "status"), [("00000000-0000-4000-8000-000000000000", 404), ("1", 422)])
 def test_a_score_that_is_not_there_is_refused(api: httpx.Client, score_id: str, status: int) -> None:
     assert api.get(f"/v1/readmission/scores/{score_id}/risk-assessment").status_code == status
 
 
-def test_the_model_card_of_the_champion_is_fetched_once(versions: ModelRegistry, tmp_path: Path) -> None:
+def test_the_model_card_of_the_champion_is_fetched_once(
+    versions: ModelRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "evaluation.html").write_text("<p>page</p>")
     (tmp_path / "model_card.json").write_text("{}")
+    asked: list[Any] = []
+    attached = versions.attached
+    monkeypatch.setattr(versions, "attached", lambda *args: (asked.append(args), attached(*args))[1])
     cards = ModelCards(versions)
-    with pytest.raises(PermanentError):
-        cards.file(2, "evaluation.html")
+    for _ in range(3):
+        # Whoever asks in vain does not make the registry search each time.
+        with pytest.raises(PermanentError):
+            cards.file(2, "evaluation.html")
+    assert len(asked) == 1
     versions.attach("readmission", 2, tmp_path, "evaluation")
+    cards = ModelCards(versions)
     assert cards.file(2, "evaluation.html") == b"<p>page</p>"
     assert cards.file(2, "model_card.json") == b"{}"
+    assert len(asked) == 2
 
 
 def test_a_model_without_an_evaluation_has_no_page(api: httpx.Client) -> None:

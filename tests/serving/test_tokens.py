@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
@@ -267,6 +268,36 @@ def test_keys_are_fetched_once_and_again_only_for_an_unknown_id(
             assert get(api, token(user_claims(sub="bob"), OTHER_KEY, key_id="ec-2")).status_code == 200
             assert asked == ["/jwks"] * 2
             require_bare_401(get(api, token(user_claims(sub="eve"), key_id="ec-1")))
+
+
+def test_while_the_issuer_does_not_answer_its_old_keys_serve_without_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = [json.dumps({"keys": [jwk(EC_KEY, "ec-1")]}).encode()]
+    asked = []
+
+    def content(location: object) -> bytes:
+        asked.append(location)
+        if not answers:
+            raise OSError
+        return answers.pop()
+
+    monkeypatch.setattr(jwks, "_content", content)
+    for name in ("FRESH_S", "STALE_S", "AGAIN_S"):
+        monkeypatch.setattr(jwks, name, 0.0)
+
+    async def ask() -> list[int]:
+        source, waited = jwks.KeySource("https://login.example.org/jwks"), []
+        for _ in range(3):
+            assert await source.key("ES384", "ec-1") is not None
+            waited.append(len(asked))
+        # Until they are too old.
+        monkeypatch.setattr(jwks, "USABLE_S", 0.0)
+        assert await source.key("ES384", "ec-1") is None
+        return waited
+
+    # The second request finds out; the next one is answered before the issuer is asked again.
+    assert asyncio.run(ask()) == [1, 2, 2]
 
 
 def test_a_listed_key_url_is_followed_and_an_unlisted_one_receives_no_request(

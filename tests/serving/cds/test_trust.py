@@ -12,6 +12,7 @@ from resources.warehouse import Warehouse
 from tests.serving.audit_trail import Trail
 from tests.serving.cds.site import (
     CALL,
+    EHR,
     FEEDBACK,
     PUBLIC,
     SANDBOX,
@@ -88,5 +89,7 @@ def test_each_answer_is_audited_once_with_the_score_that_it_shows(ehr: httpx.Cli
     (card,) = cards(ehr, body())
     (event,) = trail.events()
     assert card["uuid"] in json.dumps(event)
+    # Who saw it, and not only through which record system.
+    assert event["agent"][2]["who"]["identifier"] == {"system": EHR, "value": "Practitioner/p1"}
     ehr.get(SERVICES)
     assert len(trail.events()) == 1
