@@ -72,7 +72,7 @@ _LONGEST_SOCKET_PATH = 100
 def ensure_running(directory: Path, settings: Mapping[str, str] | None = None) -> str:
     """The address of the live server in `directory`, started if need be: `postgresql://postgres@...`.
 
-    Proves the address by connecting before it returns it. Safe from several threads and processes.
+    Proves that it answers before it returns its address. Safe from several threads and processes.
     `settings` are added to `SETTINGS` by whoever starts the server. This process holds the server until
     it exits or calls `release`.
 
@@ -278,13 +278,10 @@ os.register_at_fork(after_in_child=_forget_all)
 
 
 def _answers(address: str) -> bool:
-    import psycopg
+    from psycopg.pq import PGconn, Ping
 
-    try:
-        psycopg.connect(address, connect_timeout=10).close()
-    except psycopg.OperationalError:
-        return False
-    return True
+    # Answered before the server has made a session, in half the time of one.
+    return PGconn.ping(f"{address}&connect_timeout=10".encode()) == Ping.OK
 
 
 def _is_postmaster(process: psutil.Process, family: list[psutil.Process]) -> bool:

@@ -56,6 +56,7 @@ class AliasTables:
             pool_pre_ping=True,
             isolation_level="AUTOCOMMIT",
             hide_parameters=True,
+            use_native_hstore=False,
             connect_args={"connect_timeout": connect_seconds},
         )
 

@@ -185,6 +185,8 @@ def _create_engine(url: str) -> sa.Engine:
         url,
         pool_pre_ping=True,
         hide_parameters=True,
+        # Nobody uses the type, and asking for it takes longer than the rest of a first connection.
+        use_native_hstore=False,
         connect_args={"connect_timeout": 10, "application_name": "medscore", "options": "-c timezone=UTC"},
     )
 
