@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
@@ -42,6 +42,8 @@ AS_OF = datetime(2026, 2, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 SPARK_DAY = LAST_DAY - DAY
 """Whose records more than one engine takes."""
+COMPUTED_DAYS = 30
+"""Days before the last whose features are computed, and no more than that."""
 TRAINING_DAYS = 90
 """Days before the last whose features models are fitted on."""
 Figures = dict[str, Any]
@@ -157,16 +159,14 @@ def backfill(sizes: Sizes, meter: Meter) -> Figures:
 
 
 def features(sizes: Sizes, meter: Meter) -> Figures:
-    """What of a backfill is computing: the last pass's first block of patients, as Arrow, unsorted."""
-    from medscore_assets.mobility.features import blocks_of, feature_frame
-    from medscore_assets.mobility.preparing import MOST_DAYS_AT_ONCE, ROWS_AT_ONCE
+    """What of a backfill is computing: a month's features as Arrow, neither checked nor written."""
+    from medscore_assets.mobility.day_arrays import features_by_day
+    from medscore_assets.mobility.preparing import ROWS_AT_ONCE
 
-    days = _days_after_the_first(sizes)[-MOST_DAYS_AT_ONCE:]
-    patients = sizes.lake.read(PATIENTS, ["patient_id"])["patient_id"].to_pylist()
-    block = blocks_of(patients, -(-len(patients) * len(days) // ROWS_AT_ONCE))[0]
+    first, *_, last = _days_after_the_first(sizes)[-COMPUTED_DAYS:]
     with sizes.engine() as engine, meter.measuring("features"):
-        inputs = engine.feature_inputs(sizes.lake, days[0], days[-1]).block(block)
-        made = feature_frame(inputs, days[0], days[-1]).to_pyarrow().num_rows
+        tables = features_by_day(sizes.lake, engine, first, last, rows_at_once=ROWS_AT_ONCE)
+        made = sum(table.num_rows for table in tables)
     return {"rows": made}
 
 
@@ -177,13 +177,14 @@ def _days_after_the_first(sizes: Sizes) -> list[date]:
 
 def one_day(sizes: Sizes, meter: Meter) -> Figures:
     """The day after the last one: features of everybody, checked and written, as the daily run does it."""
-    from medscore_assets.mobility.preparing import features_between, make_features
+    from medscore_assets.mobility.day_arrays import features_by_day
+    from medscore_assets.mobility.preparing import ROWS_AT_ONCE, make_features
 
     day = LAST_DAY + DAY
     with sizes.engine() as engine, meter.measuring("one_day"):
         made = make_features(sizes.lake, engine, [day])
     with sizes.engine() as engine, meter.measuring("one_day_computed"):
-        features_between(sizes.lake, engine.feature_inputs(sizes.lake, day, day), day, day)
+        list(features_by_day(sizes.lake, engine, day, day, rows_at_once=ROWS_AT_ONCE))
     size = bytes_per_row(sizes.lake, PATIENT_FEATURES, day)
     return {"rows": made[day], "feature_bytes_per_row": size}
 
@@ -302,16 +303,19 @@ def _training_set(sizes: Sizes, horizon: int) -> Any:
 
     from medscore_assets.contracts.mobility import MOBILITY
     from medscore_assets.mobility.encoding import target_days
-    from medscore_assets.mobility.features import blocks_of, feature_frame
+    from medscore_assets.mobility.features import feature_frame
     from medscore_assets.mobility.training_set import Split, TrainingSet, sampled, with_targets
 
     days = min(TRAINING_DAYS, sizes.days - 1)
     first, last = LAST_DAY - (days - 1) * DAY, LAST_DAY
     # Of five cohorts' rows, so that the smallest cohort has its share.
-    blocks = max(1, sizes.patients * days // (5 * sizes.training_rows))
-    patients = sizes.lake.read(PATIENTS, ["patient_id"])["patient_id"].to_pylist()
+    few = max(1, 5 * sizes.training_rows // days)
+    patients = sorted(sizes.lake.read(PATIENTS, ["patient_id"])["patient_id"].to_pylist())
+    greatest = patients[:few][-1]
     with sizes.engine() as engine:
-        inputs = engine.feature_inputs(sizes.lake, first, last).block(blocks_of(patients, blocks)[0])
+        inputs = engine.feature_inputs(sizes.lake, first, last)
+        known, sums = (t.filter(t.patient_id <= greatest) for t in (inputs.daily, inputs.rollups))
+        inputs = replace(inputs, daily=known, rollups=sums)
         found = pa.Table.from_batches(engine.batches(feature_frame(inputs, first, last)))
         daily = engine.dataset(sizes.lake, DAILY_STEPS, first, LAST_DAY).to_pyarrow()
     features = MOBILITY.conform(found, where="benchmark")

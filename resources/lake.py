@@ -131,28 +131,20 @@ class Lake:
         return self._replace(dataset, dataset.folder(day), rows)
 
     @contextmanager
-    def writing(self, dataset: Dataset, days: Sequence[date]) -> Iterator[Callable[[date, pa.Table], None]]:
-        """Replace partitions whose rows come in parts: gives what adds some rows to one of them.
+    def writing(self, dataset: Dataset) -> Iterator[Callable[[date, Rows], None]]:
+        """Replace partitions together: gives what writes the rows of one of them, aside.
 
-        When the block ends, each is put in its place, whole; if it raises, all stay as they are. A part is a
-        row group, or several. As many files are open as there are days.
+        When the block ends, each is put in its place, whole; if it raises, all stay as they are.
         """
-        with ExitStack() as open_files:
-            files = {day: open_files.enter_context(self._store.aside(dataset.folder(day))) for day in days}
-            writers = {
-                day: open_files.enter_context(
-                    _writer(file, dataset.schema, dataset.sorted_by, dataset.row_group)
-                )
-                for day, file in files.items()
-            }
+        with ExitStack() as aside:
+            files: dict[date, Path] = {}
 
-            def add(day: date, rows: pa.Table) -> None:
-                fitted = as_schema(rows, dataset.schema, where=f"{self.url}/{dataset.folder(day)}")
-                writers[day].write_table(fitted, row_group_size=dataset.row_group)
+            def write(day: date, rows: Rows) -> None:
+                files[day] = aside.enter_context(self._store.aside(dataset.folder(day)))
+                self._fill(files[day], dataset, rows, dataset.folder(day))
 
-            yield add
+            yield write
             for day, file in files.items():
-                writers[day].close()
                 self._store.put(file, f"{dataset.folder(day)}/{PART}")
 
     def write(self, dataset: Dataset, rows: Rows) -> str:
@@ -167,7 +159,8 @@ class Lake:
         if arrival.tzinfo is None:
             raise ValueError("the time of arrival has no zone")
         folder, came = dataset.folder(day), arrival.astimezone(UTC).strftime(ARRIVAL_FORMAT)
-        with self._written(dataset, rows, folder) as file:
+        with self._store.aside(folder) as file:
+            self._fill(file, dataset, rows, folder)
             with file.open("rb") as content:
                 digest = hashlib.file_digest(content, "sha256").hexdigest()[:HASH_DIGITS]
             for present in self.files(dataset, day):
@@ -244,24 +237,15 @@ class Lake:
 
     def _replace(self, dataset: Dataset, folder: str, rows: Rows) -> str:
         name = f"{folder}/{PART}"
-        with self._written(dataset, rows, folder) as file:
+        with self._store.aside(folder) as file:
+            self._fill(file, dataset, rows, folder)
             self._store.put(file, name)
         return name
 
-    @contextmanager
-    def _written(self, dataset: Dataset, rows: Rows, folder: str) -> Iterator[Path]:
-        """A Parquet file of `rows`, aside: no reader sees it until the store takes it."""
-        with self._store.aside(folder) as file:
-            where = f"{self.url}/{folder}"
-            write_parquet(
-                file,
-                rows,
-                dataset.schema,
-                where=where,
-                sorted_by=dataset.sorted_by,
-                row_group=dataset.row_group,
-            )
-            yield file
+    def _fill(self, file: Path, dataset: Dataset, rows: Rows, folder: str) -> None:
+        """Write a file that no reader sees until the store takes it."""
+        shape: dict[str, Any] = {"sorted_by": dataset.sorted_by, "row_group": dataset.row_group}
+        write_parquet(file, rows, dataset.schema, where=f"{self.url}/{folder}", **shape)
 
 
 def write_parquet(
@@ -277,29 +261,23 @@ def write_parquet(
 
     Of batches, a row group ends earlier where the next batch begins with another value of `sorted_by`, if it
     has an eighth of its rows: so most have one value, and readers know it without a look at them.
-    """
-    with _writer(file, schema, sorted_by, row_group) as writer:
-        for table in _row_groups(rows, row_group, sorted_by):
-            writer.write_table(as_schema(table, schema, where=where), row_group_size=2 * row_group)
-
-
-def _writer(file: Path, schema: pa.Schema, sorted_by: str | None, row_group: int) -> pq.ParquetWriter:
-    """What writes a Parquet file as the lake has them.
 
     Minutes and counts repeat as texts do, so their columns begin with a dictionary; where it would grow
     past `DICTIONARY_BYTES` (of a small row group: its share), the writer goes on without. Fractions do
     not repeat: without dictionaries they take a third less time, and less room. Least and greatest values
     cost a third of the time for texts of few values, by which nobody looks for rows, `sorted_by` apart.
     """
-    most = DICTIONARY_BYTES * min(row_group, ROW_GROUP) // ROW_GROUP
-    repeating = [field.name for field in schema if not pa.types.is_floating(field.type)]
-    options: dict[str, Any] = {
-        "compression": COMPRESSION,
-        "use_dictionary": repeating,
-        "dictionary_pagesize_limit": most,
-    }
     sought = [f.name for f in schema if not pa.types.is_dictionary(f.type) or f.name == sorted_by]
-    return pq.ParquetWriter(file, schema, write_statistics=sought, **options)
+    with pq.ParquetWriter(
+        file,
+        schema,
+        compression=COMPRESSION,
+        use_dictionary=[field.name for field in schema if not pa.types.is_floating(field.type)],
+        dictionary_pagesize_limit=DICTIONARY_BYTES * min(row_group, ROW_GROUP) // ROW_GROUP,
+        write_statistics=sought,
+    ) as writer:
+        for table in _row_groups(rows, row_group, sorted_by):
+            writer.write_table(as_schema(table, schema, where=where), row_group_size=2 * row_group)
 
 
 def as_schema(table: pa.Table, schema: pa.Schema, *, where: str) -> pa.Table:

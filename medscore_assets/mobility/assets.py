@@ -59,7 +59,7 @@ def daily_steps(
 ) -> Iterator[dg.AssetMaterialization | dg.MaterializeResult]:
     """Steps per patient and local day: overlapping devices resolved by the hour, wear time, flags.
 
-    A day without raw files has no rows, and says so. A day with a damaged file fails, with the file's name;
+    A day without records has no rows, and says so. A day with a damaged file fails, with the file's name;
     its earlier rows stand, and the other days of a range are made.
     """
     made: dict[str, dict[str, Any]] = {}
@@ -93,7 +93,7 @@ def _make_day(
     record_day(
         warehouse, day, raw_files=state.files, fingerprint=state.fingerprint, patients=rows, made_at=as_of
     )
-    told = {} if state.files else {"note": "No raw files: nobody's steps are known."}
+    told = {} if rows else {"note": "No records of this day: nobody's steps are known."}
     return {"dagster/row_count": rows, "raw_files": state.files, **told}
 
 

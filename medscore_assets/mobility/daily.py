@@ -33,7 +33,7 @@ import pyarrow.compute as pc
 
 from medscore_assets.mobility.day_records import LocalDay
 from medscore_assets.mobility.hours import HOUR_MINUTES, Rules, by_patient
-from medscore_assets.mobility.raw import PATIENTS, RAW_STEPS, touching
+from medscore_assets.mobility.raw import PATIENTS, RAW_STEPS, has_come, touching
 from resources.lake import Dataset, Lake
 
 MOST_PER_RECORD = 300
@@ -83,12 +83,12 @@ counted steps, `MOST_DEVICES` or more of them are told as so many; `records` are
 Nothing but zeros is 0 steps and no wear."""
 
 
-def write_daily(lake: Lake, day: date, *, as_of: datetime, connection: Any = None) -> str:
+def write_daily(lake: Lake, day: date, *, as_of: datetime, connection: Any = None) -> str | None:
     """Make `daily_steps` of a local day from the lake's raw files, and give the name of its file.
 
-    Run again after late files it gives the day anew. Raises `PermanentError` naming a file that is damaged
-    or lacks a column, or the day if there is no raw file from which it could come; the day's earlier rows
-    then stay.
+    Run again after late files it gives the day anew; None and no file if it holds no record and has not come
+    yet (`has_come`). Raises `PermanentError` naming a file that is damaged or lacks a column, or the day if
+    there is no raw file from which it could come; the day's earlier rows then stay.
     """
     names = [name for raw_day in touching(day) for name in lake.files(RAW_STEPS, raw_day)]
     if not names:
@@ -97,9 +97,8 @@ def write_daily(lake: Lake, day: date, *, as_of: datetime, connection: Any = Non
     patients = lake.read(PATIENTS, ["patient_id", "zone"])
     with lake.reading(RAW_STEPS, names):
         rows = day_of(lake.local(names), day, patients, as_of=as_of, connection=connection)
-    # The day before may go on into this one only in zones where few live.
-    if not rows.num_rows and not any(lake.files(RAW_STEPS, raw_day) for raw_day in touching(day)[1:]):
-        raise lake.no_files(RAW_STEPS, day)
+    if not rows.num_rows and not has_come(lake, day):
+        return None
     return lake.write_day(DAILY_STEPS, day, rows)
 
 

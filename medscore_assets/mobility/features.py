@@ -7,18 +7,18 @@ the few rows that it needs. Does not belong here: names and windows (`contracts/
 A row is (patient_id, day) for every day asked for, whether or not the day itself holds data, of every
 patient with data within `MAX_GAP_DAYS` before it. Windows are calendar days. For a range, each patient's
 calendar is completed first, so that the row k before is the day k before; for one day, the days before are
-picked by date. Both give the same `day_1` to `day_28`, and all else is computed from these.
+picked by date; for long ranges on one machine, arrays hold them (`day_arrays.py`). All give the same
+`day_1` to `day_28`, and all else is computed from these.
 """
 
 from __future__ import annotations
 
 import calendar
 import math
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from itertools import pairwise
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -43,10 +43,6 @@ ONE_DAY = float(2**40)
 """Added to a day's steps, so that one running sum holds steps and days: exactly, for 8,000 days and 450,000
 steps on each. A running sum takes an engine as long as a dozen formulas."""
 MOST_DAYS = 8000
-Block: TypeAlias = tuple[str | None, str | None]
-"""Patients from the first id to before the second; None is no bound."""
-
-EVERYBODY: Block = (None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +60,20 @@ class Inputs:
     therapies: ir.Table
     side_effects: ir.Table
 
-    def block(self, block: Block) -> Inputs:
-        """The rows of the patients of one of `blocks_of`."""
-        return Inputs(*(_of_block(getattr(self, name), block) for name in self.__slots__))
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What features of a range of days take beside the patients' histories.
+
+    `everybody`: one row per patient who may have features, with
+    `who`, a number that stands for the patient (in the order of ids: engines sort and join by numbers at a
+    fraction of the cost of texts), `patient_id`, the sums of the months before, and birth and sex. `days`:
+    the calendar. `state`: the clinical states by `who` and spans of days.
+    """
+
+    everybody: ir.Table
+    days: ir.Table
+    state: ir.Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,39 +96,52 @@ def feature_frame(inputs: Inputs, first_day: date, last_day: date) -> ir.Table:
     """The features of the days from `first_day` to `last_day`, both included, in no order.
 
     Columns are those of `MOBILITY`, in its order; run the result through `MOBILITY.conform`, which settles
-    the types. For long ranges ask for one block of patients after the other (`Inputs.block`).
+    the types.
+    """
+    around, needs = around_days(inputs, first_day, last_day), reads(first_day, last_day)
+    known = known_days(_days_read(inputs, needs), around.everybody)
+    gather = _one_day if first_day == last_day else _range
+    return features_of(gather(known, around.everybody, around.days, needs, first_day), around)
+
+
+def around_days(
+    inputs: Inputs,
+    first_day: date,
+    last_day: date,
+    kept: Callable[[ir.Table], ir.Table] = lambda table: table,
+) -> Around:
+    """What the features of the days from `first_day` to `last_day` take beside histories.
+
+    `kept` may store what is read several times, and gives it back.
     """
     if last_day < first_day:
         raise ValueError("the last day lies before the first")
     needs = reads(first_day, last_day)
     if (last_day - needs.first_day).days > MOST_DAYS:
         raise ValueError(f"more than {MOST_DAYS} days at once")
-    daily = days_with_data(inputs.daily)
-    daily = daily.filter(daily.day.between(needs.first_day, needs.last_day))
-    inputs = replace(inputs, daily=daily, rollups=_before(inputs.rollups, needs))
-    days, everybody = _calendar(needs.first_day, last_day), _everybody(inputs, first_day)
-    gather = _one_day if first_day == last_day else _range
-    history = with_windows(gather(_known_days(daily, everybody), everybody, days, needs, first_day))
+    daily, rollups = _days_read(inputs, needs), _before(inputs.rollups, needs)
+    everybody = kept(_everybody(replace(inputs, daily=daily, rollups=rollups), first_day))
     state = states(inputs.diagnoses, inputs.therapies, inputs.side_effects, first_day, last_day)
-    known = _with_patients(history, everybody, days, state)
-    columns = Known(known)
-    return known.select("patient_id", "day", **{m.name: formula(m, columns) for m in MOBILITY.features})
+    named = state.inner_join(everybody.select("patient_id", "who"), "patient_id").drop("patient_id")
+    return Around(everybody, kept(_calendar(needs.first_day, last_day)), kept(named))
 
 
-def blocks_of(patients: Iterable[str], blocks: int) -> list[Block]:
-    """So many groups of patients, or fewer, of about as many of `patients` each; everybody is in one of them.
+def features_of(history: ir.Table, around: Around, *also: str) -> ir.Table:
+    """The features of histories: one row per patient and day, of those who have data late enough.
 
-    They are ranges and no hashes: files lie by patient, and engines pass over the row groups of others.
+    Columns of `history`: who, number (of the day), day_1 to day_28 (`coded`), wear_minutes, and of the days
+    since the first day's month began new_n, new_sum, new_squares and new_number (the last day with data).
+    It may have others, and those named are kept.
     """
-    ids = sorted(set(patients))
-    edges = [ids[len(ids) * n // blocks] for n in range(1, blocks)] if len(ids) >= blocks else []
-    return list(pairwise([None, *edges, None]))
+    known = _with_patients(with_windows(history), around)
+    columns = Known(known)
+    features = {measure.name: formula(measure, columns) for measure in MOBILITY.features}
+    return known.select("patient_id", "day", *also, **features)
 
 
-def _of_block(table: ir.Table, block: Block) -> ir.Table:
-    first, end = block
-    table = table if first is None else table.filter(table.patient_id >= first)
-    return table if end is None else table.filter(table.patient_id < end)
+def _days_read(inputs: Inputs, needs: Reads) -> ir.Table:
+    daily = days_with_data(inputs.daily)
+    return daily.filter(daily.day.between(needs.first_day, needs.last_day))
 
 
 def _before(rollups: ir.Table, needs: Reads) -> ir.Table:
@@ -159,11 +179,7 @@ def _calendar(first: date, last: date) -> ir.Table:
 
 
 def _everybody(inputs: Inputs, first_day: date) -> ir.Table:
-    """Who has data late enough to be eligible on the first day, or in the days read: one row per patient.
-
-    Columns: `patient_id`, the sums of the months before (`_before`), what `people` knows, and `who`, a number
-    that stands for the patient: engines sort and join by numbers at a fraction of the cost of texts.
-    """
+    """Who has data late enough to be eligible on the first day, or in the days read: one row per patient."""
     import ibis
 
     old = inputs.rollups
@@ -175,7 +191,7 @@ def _everybody(inputs: Inputs, first_day: date) -> ir.Table:
     return known.left_join(people(inputs.patients), "patient_id", rname="{name}_p").drop("patient_id_p")
 
 
-def _known_days(daily: ir.Table, everybody: ir.Table) -> ir.Table:
+def known_days(daily: ir.Table, everybody: ir.Table) -> ir.Table:
     """(who, number, steps, code, wear_minutes): the days with data."""
     joined = daily.inner_join(everybody.select("patient_id", "who"), "patient_id")
     return joined.select(
@@ -188,11 +204,7 @@ def _known_days(daily: ir.Table, everybody: ir.Table) -> ir.Table:
 
 
 def _range(known: ir.Table, everybody: ir.Table, days: ir.Table, needs: Reads, first_day: date) -> ir.Table:
-    """What is known before each day of a range, by windows over completed calendars.
-
-    Columns: who, number, day_1 to day_28 (`coded`), wear_minutes, new_n, new_sum, new_squares (of the days
-    since the first day's month began) and new_number (the last day with data).
-    """
+    """The columns of `features_of` for each day of a range, by windows over completed calendars."""
     import ibis
 
     every_day = everybody.select("who").cross_join(days.select("number"))
@@ -218,7 +230,7 @@ def _range(known: ir.Table, everybody: ir.Table, days: ir.Table, needs: Reads, f
 
 
 def _one_day(known: ir.Table, everybody: ir.Table, days: ir.Table, needs: Reads, day: date) -> ir.Table:
-    """The columns of `_range` for one day, picked by date from the few days that it needs."""
+    """The columns of `features_of` for one day, picked by date from the few days that it needs."""
     import ibis
 
     rows = known.mutate(back=number_of(day) - known.number)
@@ -236,11 +248,11 @@ def _one_day(known: ir.Table, everybody: ir.Table, days: ir.Table, needs: Reads,
     return history.mutate(number=ibis.literal(number_of(day), "int32"), **codes)
 
 
-def _with_patients(history: ir.Table, everybody: ir.Table, days: ir.Table, state: ir.Table) -> ir.Table:
+def _with_patients(history: ir.Table, around: Around) -> ir.Table:
     """The columns of `Known`: history to date, calendar, patient and clinical state, for who is eligible."""
     import ibis
 
-    joined = history.inner_join(everybody, "who", rname="{name}_r")
+    joined = history.inner_join(around.everybody, "who", rname="{name}_r")
     total = {
         f"base_{name}": joined[f"old_{name}"].fill_null(0.0)
         + joined[f"new_{name}"].cast("float64").fill_null(0.0)
@@ -254,10 +266,10 @@ def _with_patients(history: ir.Table, everybody: ir.Table, days: ir.Table, state
         last_number=ibis.coalesce(joined.new_number, joined.old_number),
         **total,
     )
-    known = known.filter(known.last_number >= known.number - MAX_GAP_DAYS).inner_join(days, "number")
-    named = state.inner_join(everybody.select("patient_id", "who"), "patient_id").drop("patient_id")
+    known = known.filter(known.last_number >= known.number - MAX_GAP_DAYS).inner_join(around.days, "number")
+    state = around.state
     return known.left_join(
-        named,
-        [known.who == named.who, known.number >= named.from_number, known.number <= named.to_number],
+        state,
+        [known.who == state.who, known.number >= state.from_number, known.number <= state.to_number],
         rname="{name}_c",
     )

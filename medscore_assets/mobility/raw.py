@@ -10,7 +10,7 @@ from datetime import date, timedelta
 
 import pyarrow as pa
 
-from resources.lake import Dataset
+from resources.lake import Dataset, Lake
 
 TEXT = pa.dictionary(pa.int32(), pa.string())
 """A text of few values."""
@@ -79,3 +79,11 @@ def touching(day: date) -> tuple[date, date, date]:
     So these are the raw days that a local day is made of, and the local days that a raw day goes into.
     """
     return day - timedelta(days=1), day, day + timedelta(days=1)
+
+
+def has_come(lake: Lake, day: date) -> bool:
+    """Whether there are raw files of the day itself or of the one after.
+
+    Those of the day before go on into this one only in zones ahead of UTC, where nobody need live.
+    """
+    return any(lake.files(RAW_STEPS, raw_day) for raw_day in touching(day)[1:])

@@ -31,7 +31,7 @@ from medscore_assets.mobility.daily import DAILY_STEPS, daily_steps, home_bounds
 from medscore_assets.mobility.engines import Engine
 from medscore_assets.mobility.features import feature_frame
 from medscore_assets.mobility.forecasts import PATIENT_FEATURES
-from medscore_assets.mobility.raw import PATIENTS, RAW_STEPS, touching
+from medscore_assets.mobility.raw import PATIENTS, RAW_STEPS, has_come, touching
 from medscore_assets.mobility.rollups import MONTHLY_ROLLUPS, monthly_rollup, months_of
 from resources.errors import MedscoreError, PermanentError
 from resources.lake import Dataset, Lake
@@ -111,7 +111,8 @@ def steps_on(engine: Engine, lake: Lake, day: date, *, as_of: datetime) -> int:
     with _Kept(engine) as kept:
         at_home = _memtable(homes) if elsewhere else None
         rows = daily_steps(records.mutate(minute=minute), _memtable(zones), at_home, kept)
-        written = _written(engine, _as_spark_has_it(rows).mutate(day=_literal(day)), lake, DAILY_STEPS, [day])
+        rows = _as_spark_has_it(rows).mutate(day=_literal(day))
+        written = _written(engine, rows, lake, DAILY_STEPS, [day], empty=has_come(lake, day))
     return written[day]
 
 
@@ -214,9 +215,9 @@ def _literal(day: date) -> ir.Value:
 
 
 def _written(
-    engine: Engine, rows: ir.Table, lake: Lake, dataset: Dataset, days: Sequence[date]
+    engine: Engine, rows: ir.Table, lake: Lake, dataset: Dataset, days: Sequence[date], *, empty: bool = True
 ) -> dict[date, int]:
-    """Let executors write the partitions of these days; rows by day, also of days without rows."""
+    """Let executors write the partitions of these days, those without rows if `empty`; rows by day."""
     by = dataset.partition or "day"
     frame = _planned(engine, rows)
     # A month that Spark truncated a date to is a timestamp, whatever Ibis takes it for.
@@ -231,7 +232,7 @@ def _written(
             )
     made = {row["day"]: row["rows"] for row in told}
     for day in days:
-        if day not in made:
+        if empty and day not in made:
             lake.write_day(dataset, day, dataset.schema.empty_table())
     return {day: made.get(day, 0) for day in days}
 

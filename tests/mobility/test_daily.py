@@ -18,7 +18,15 @@ import pytest
 from medscore_assets.demo.steps import StepPlan, day_records, write
 from medscore_assets.mobility import day_records as raw_day_records
 from medscore_assets.mobility import hours
-from medscore_assets.mobility.daily import DAILY_STEPS, MOST_DEVICES, MOST_PER_RECORD, DayFlag, day_of
+from medscore_assets.mobility.daily import (
+    DAILY_STEPS,
+    MOST_DEVICES,
+    MOST_PER_RECORD,
+    DayFlag,
+    day_of,
+    write_daily,
+)
+from medscore_assets.mobility.preparing import make_steps, raw_state
 from medscore_assets.mobility.raw import PATIENTS, RAW_STEPS, touching
 from resources.errors import PermanentError
 from resources.lake import Lake
@@ -292,9 +300,16 @@ def test_more_devices_than_the_column_holds_are_as_many_as_it_holds(lake: Lake) 
     assert arrays.equals(day_of(paths, DAY, homes, as_of=AS_OF, connection=ibis.duckdb.connect()))
 
 
-def test_the_day_before_alone_makes_a_day_where_clocks_are_ahead(lake: Lake) -> None:
-    evening = datetime(2026, 3, 9, 20, tzinfo=UTC)
-    deliver(lake, record(evening, 10, zone="Asia/Tokyo"))
-    assert daily(lake)["a"]["steps"] == 10
-    with pytest.raises(PermanentError, match="no files for 2026-03-11"):
-        daily(lake, date(2026, 3, 11))
+def test_the_day_before_alone_makes_a_day_where_clocks_are_ahead_and_no_empty_one_elsewhere(
+    lake: Lake,
+) -> None:
+    evening, after = datetime(2026, 3, 9, 20, tzinfo=UTC), DAY + timedelta(days=1)
+    deliver(lake, record(evening, 10, zone="Asia/Tokyo"), record(evening, 20, patient="b"))
+    assert [raw_state(lake, day).files for day in (DAY, after)] == [1, 0]
+    assert make_steps(lake, DAY, as_of=AS_OF) == 1
+    assert lake.read_day(DAILY_STEPS, DAY)["steps"].to_pylist() == [10]
+    deliver(lake, record(NOON, 30))
+    assert [make_steps(lake, day, as_of=AS_OF) for day in (DAY, after)] == [1, 0]
+    assert lake.days(DAILY_STEPS) == [DAY]
+    with pytest.raises(PermanentError, match="no files for 2026-03-12"):
+        write_daily(lake, after + timedelta(days=1), as_of=AS_OF)

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from medscore_assets.mobility.engines import Engine, EngineOptions, connect
-from medscore_assets.mobility.features import Inputs, blocks_of, feature_frame, reads
+from medscore_assets.mobility.features import Inputs, feature_frame, reads
 from medscore_assets.mobility.rollups import monthly_rollup, months_of
 from tests.mobility.histories import History, inputs, odd_histories, plain_features, rows, tables, walked
 
@@ -94,21 +94,6 @@ def test_a_day_reads_28_days_or_its_month_and_the_months_before() -> None:
         date(2025, 3, 1),
         date(2026, 3, 1),
     ]
-
-
-def test_a_patient_is_in_one_block_with_all_that_is_known_of_them(
-    engine: Engine, odd: Mapping[str, History]
-) -> None:
-    whole = inputs(odd)
-    blocks = []
-    # Of all but two: who is not named is in a block too.
-    for part in blocks_of(sorted(odd)[1:-1], 3):
-        block = whole.block(part)
-        found = [getattr(block, name).patient_id for name in ("daily", "rollups", "diagnoses", "therapies")]
-        blocks.append([set(engine.backend.to_pyarrow(column).to_pylist()) for column in found])
-    assert sum(len(block[0]) for block in blocks) == len(odd) == len(set.union(*(b[0] for b in blocks)))
-    assert all(block[0] == block[1] >= block[2] | block[3] for block in blocks)
-    assert set.union(*(block[3] for block in blocks)) == {who for who, h in odd.items() if h.therapies}
 
 
 DAY = date(2026, 2, 10)

@@ -100,6 +100,10 @@ def test_spark_makes_the_same_steps_and_features_and_leaves_nothing_else(
     assert lake.read_day(DAILY_STEPS, CLOCK_CHANGE).equals(expected)
     assert any(flags & DayFlag.DUPLICATE_RECORDS for flags in expected["flags"].to_pylist())
 
+    to_come = lake.days(RAW_STEPS)[-1] + timedelta(days=1)
+    assert engine.steps(context, lake, to_come, as_of=AS_OF) == 0
+    assert to_come not in lake.days(DAILY_STEPS)
+
     made = engine.features(context, lake, [LAST, FIRST])
     for day in (FIRST, LAST):
         here, there = lake.read_day(PATIENT_FEATURES, day), by_duckdb.read_day(PATIENT_FEATURES, day)
