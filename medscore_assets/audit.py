@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -23,6 +23,7 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
+from medscore_assets.fhir_references import reference_to
 from medscore_assets.tables.serving import audit_events
 from resources.errors import PermanentError
 from resources.warehouse import Warehouse
@@ -156,11 +157,9 @@ def _agents(happened: Occurrence, *, reads: bool) -> list[dict[str, Any]]:
 def _entities(happened: Occurrence) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     if happened.patient_id:
-        found.append(_entity({"reference": f"Patient/{happened.patient_id}"}, _ENTITY_TYPE, "1", role="1"))
+        found.append(_entity(reference_to("Patient", happened.patient_id), _ENTITY_TYPE, "1", role="1"))
     if happened.encounter_id:
-        found.append(
-            _entity({"reference": f"Encounter/{happened.encounter_id}"}, _ENTITY_TYPE, "2", role="4")
-        )
+        found.append(_entity(reference_to("Encounter", happened.encounter_id), _ENTITY_TYPE, "2", role="4"))
     if happened.entity:
         role = "3" if happened.kind in ("score", "read", "feedback") else "20"
         found.append(_entity({"identifier": {"value": happened.entity}}, _ENTITY_TYPE, "2", role=role))
@@ -373,20 +372,26 @@ def events(
     query = sa.select(c.sequence, c.event).order_by(c.sequence.desc())
     if since is not None:
         query = query.where(c.recorded_at >= since)
-    reference = f"Patient/{patient_id}"
-    if patient_id is not None:
+    forms = [] if patient_id is None else _forms_of(patient_id)
+    if forms:
         # Narrows down in the database; whether it is the patient's is looked at in the parsed event.
-        query = query.where(sa.func.strpos(c.event, orjson.dumps(reference).decode()) > 0)
+        texts = (orjson.dumps(form, option=orjson.OPT_SORT_KEYS).decode()[1:-1] for form in forms)
+        query = query.where(sa.or_(*(sa.func.strpos(c.event, text) > 0 for text in texts)))
     with warehouse.transaction() as connection:
         rows = connection.execution_options(yield_per=_ROWS_PER_READ).execute(query)
         parsed = ({"sequence": r.sequence, "event": orjson.loads(r.event)} for r in rows)
-        found = list(
-            islice((e for e in parsed if patient_id is None or _is_about(e["event"], reference)), limit)
-        )
+        found = list(islice((e for e in parsed if not forms or _is_about(e["event"], forms)), limit))
     with warehouse.transaction() as connection:
         append(warehouse, connection, reader)
     return found
 
 
-def _is_about(event: Mapping[str, Any], reference: str) -> bool:
-    return any(e.get("what", {}).get("reference") == reference for e in event.get("entity", ()))
+def _forms_of(patient_id: str) -> list[dict[str, Any]]:
+    """How events may refer to a patient: by reference whatever the name, or as `reference_to` does."""
+    by_reference = {"reference": f"Patient/{patient_id}"}
+    other = reference_to("Patient", patient_id)
+    return [by_reference] if other == by_reference else [by_reference, other]
+
+
+def _is_about(event: Mapping[str, Any], forms: Sequence[Mapping[str, Any]]) -> bool:
+    return any(entity.get("what") in forms for entity in event.get("entity", ()))

@@ -37,7 +37,9 @@ _DESCRIPTIONS: dict[Hook, str] = {
 }
 _REQUIREMENTS = (
     "FHIR R4 resources in every prefetch, each search complete on one page; this service fetches nothing. "
-    "Diagnoses in ICD-10-CM or SNOMED CT. What cannot be derived is answered with 412 and named."
+    "Of encounters, newest first, a page that goes back beyond the 12 months before the stay is enough. "
+    "References by address begin with fhirServer. Diagnoses in ICD-10-CM or SNOMED CT. What cannot be "
+    "derived is answered with 412 and named."
 )
 
 

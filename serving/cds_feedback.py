@@ -27,21 +27,25 @@ OTHER_REASON = "other"
 """Stands for a coded reason that this service did not offer."""
 
 
-def store(
-    warehouse: Warehouse, items: Sequence[FeedbackItem], client: str, presentation: Presentation
-) -> list[Problem]:
-    """Stores what is about cards of this client's issuer; told twice it is stored once.
+def checked(
+    warehouse: Warehouse, items: Sequence[FeedbackItem], client: str
+) -> tuple[list[FeedbackItem], list[Problem]]:
+    """What is about cards of this client's issuer, and the problems of every item that is not.
 
-    Gives a problem for every item that is not: its card or one of its suggestions was never given.
+    Such an item's card or one of its suggestions was never given.
     """
     with warehouse.transaction() as connection:
         cards = _cards(connection, {str(item.card) for item in items}, client)
-        problems = [p for n, item in enumerate(items) for p in _problems(n, item, cards)]
-        refused = {p.location.partition(".")[0] for p in problems}
-        rows = [_row(item, presentation) for n, item in enumerate(items) if f"feedback[{n}]" not in refused]
-        if rows:
-            connection.execute(insert(cds_feedback).on_conflict_do_nothing(), rows)
-    return problems
+    problems = [list(_problems(number, item, cards)) for number, item in enumerate(items)]
+    good = [item for item, found in zip(items, problems, strict=True) if not found]
+    return good, [problem for found in problems for problem in found]
+
+
+def store(warehouse: Warehouse, items: Sequence[FeedbackItem], presentation: Presentation) -> None:
+    """Stores items, at least one, that were `checked`; told twice they are stored once."""
+    rows = [_row(item, presentation) for item in items]
+    with warehouse.transaction() as connection:
+        connection.execute(insert(cds_feedback).on_conflict_do_nothing(), rows)
 
 
 def _cards(connection: sa.Connection, ids: set[str], client: str) -> dict[str, list[str]]:

@@ -4,8 +4,8 @@ Belongs here: discovery, the hook call, feedback, and refusals as OperationOutco
 Does not belong here: FHIR to features (`fhir_mapping.py`), the card's content (`cds_cards.py`), what is kept
 of feedback (`cds_feedback.py`).
 
-The service fetches nothing: `fhirServer` and its access token are checked for their form and forgotten. So
-there is no outbound call that an address in a request could direct.
+The service fetches nothing: `fhirServer` tells whose ids references by address hold, and is forgotten, like
+its access token. So there is no outbound call that an address in a request could direct.
 """
 
 from __future__ import annotations
@@ -180,6 +180,7 @@ async def call(
         now=now,
         zone=service.settings.zone,
         codes=rules.codes,
+        server=asked.fhirServer,
     )
     try:
         stay = await run_in_threadpool(read) if len(body) > _LARGE else read()
@@ -208,14 +209,15 @@ async def feedback(
     """
     _require_service(service_id)
     items = _parsed(Feedback, await request.body()).feedback
-    service = service_of(request)
-    problems = await reading(
-        cds_feedback.store, service.warehouse, items, caller.client, rules_of(request).presentation
-    )
+    warehouse = service_of(request).warehouse
+    good, problems = await reading(cds_feedback.checked, warehouse, items, caller.client)
+    if good:
+        # First, so that nothing is stored of which nobody knows.
+        cards = sorted({str(item.card) for item in good})
+        await _record(request, caller, kind="feedback", entity=cards[0] if len(cards) == 1 else None)
+        await reading(cds_feedback.store, warehouse, good, rules_of(request).presentation)
     if problems:
         raise Unprocessable("Entries without a card were not stored; the others were.", problems=problems)
-    cards = sorted({str(item.card) for item in items})
-    await _record(request, caller, kind="feedback", entity=cards[0] if len(cards) == 1 else None)
     return Response(status_code=200, headers={"Cache-Control": "no-store"})
 
 

@@ -10,7 +10,7 @@ names must have their type.
 from __future__ import annotations
 
 import tomllib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 from uuid import UUID
@@ -40,7 +40,7 @@ HOOKS: tuple[Hook, ...] = get_args(Hook)
 FhirId = Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]{1,64}$")]
 Text = Annotated[str, Field(min_length=1)]
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
-_LATEST = datetime(9000, 1, 1, tzinfo=UTC)
+_CLOCKS_APART = timedelta(minutes=5)
 
 
 class _Sent(BaseModel):
@@ -98,8 +98,8 @@ class HookRequest(_Sent):
 
 
 def _credible(moment: datetime) -> datetime:
-    if not _EARLIEST <= moment <= _LATEST:
-        raise ValueError("is not a credible time")
+    if not _EARLIEST <= moment <= datetime.now(UTC) + _CLOCKS_APART:
+        raise ValueError("is before the year 2000 or in the future")
     return moment
 
 

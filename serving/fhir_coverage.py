@@ -6,20 +6,20 @@ Does not belong here: the codes (`fhir_codes.toml`) and every other feature (`fh
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date, tzinfo
 
 from serving.fhir_codes import Codes
 from serving.fhir_resources import Gap, Resource, Span, codings, element, only, span
 
 
-def is_covered(coverages: list[Resource], day: date, zone: tzinfo) -> bool:
+def is_covered(coverages: Sequence[Resource], day: date, zone: tzinfo) -> bool:
     """False only if coverage is on record and none of it holds on that day of `zone`."""
     recorded = any(c.get("status") in ("active", "cancelled") for c in coverages)
     return not recorded or bool(_in_force(coverages, day, zone))
 
 
-def payer(coverages: list[Resource], day: date, zone: tzinfo, codes: Codes) -> str:
+def payer(coverages: Sequence[Resource], day: date, zone: tzinfo, codes: Codes) -> str:
     """The contract's payer on that day of `zone`; `unknown` where none is on record.
 
     Raises `Gap` for a coverage whose kind or time is not known, and where several payers have no order.

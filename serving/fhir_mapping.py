@@ -12,7 +12,7 @@ While the stay is still open the discharge is taken to be now, as it is in the h
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, tzinfo
 from typing import Any
@@ -35,7 +35,7 @@ from serving.fhir_resources import (
     referenced,
     span,
 )
-from serving.fhir_stays import Stay, began_after, is_hospital_stay, prior_admissions, stay_of
+from serving.fhir_stays import Stay, began_after, is_hospital_stay, prior_admissions, reaches_back, stay_of
 
 NOT_INPATIENT = "not_inpatient"
 """Not a hospital stay at all: no exclusion of the cohort, which holds hospital stays only."""
@@ -109,13 +109,15 @@ def map_stay(
     now: datetime,
     zone: tzinfo,
     codes: Codes,
+    server: str | None = None,
 ) -> Mapped | NotScored:
     """The contract row of one stay, from the values of a prefetch by `TEMPLATES`.
 
-    `now` has a zone; calendar days are those of `zone`. Raises `Underivable`, and `Foreign` if a resource
-    is not of the patient or the encounter is another one.
+    `now` has a zone; calendar days are those of `zone`. `server` is the address of the client's FHIR server:
+    references by address point to something only there. Raises `Underivable`, and `Foreign` if a resource is
+    not of the patient or the encounter is another one.
     """
-    prefetch = Prefetch(values, patient_id)
+    prefetch = Prefetch(values, patient_id, server)
     prefetch.require_own(_SEARCHES)
     try:
         encounter = prefetch.one("encounter", "Encounter")
@@ -160,9 +162,7 @@ class _Reading:
             "service_line": self.of_another_service,
             "deceased": self.deceased,
             "not_covered": lambda: not self.insured(),
-            "readmitted": lambda: began_after(
-                self.stay, self.prefetch.found("encounters", "Encounter"), self.now, self.zone, self.codes
-            ),
+            "readmitted": lambda: began_after(self.stay, self._encounters(), self.now, self.zone, self.codes),
         }
         for name in EXCLUSIONS:
             try:
@@ -215,10 +215,20 @@ class _Reading:
         return (self._last_day() - came).days
 
     def prior_admissions(self) -> int:
-        others = self.prefetch.found("encounters", "Encounter")
+        others = self._encounters()
         if all(e.get("id") != self.encounter.get("id") for e in others):
             raise Gap("prefetch encounters", "does not list this stay, so it may lack others too")
         return prior_admissions(self.stay, others, self.zone, self.codes)
+
+    def _encounters(self) -> Sequence[Resource]:
+        page = self.prefetch.first_page("encounters", "Encounter")
+        if page.more and (page.unsorted or not reaches_back(self.stay, page.resources, self.zone)):
+            raise Gap(
+                "prefetch encounters",
+                "is the first page of several, and does not go back, newest first and all with their dates, "
+                "beyond the 12 months before this stay",
+            )
+        return page.resources
 
     def chronic_conditions(self) -> int:
         """Distinct groups of the code lists, of conditions that are active and established."""
@@ -278,7 +288,7 @@ class _Reading:
         first = [e for e in listed if e.get("rank") == 1] or (listed if alone else [])
         if len(first) != 1:
             raise Gap(needs, "no entry, or more than one, is the principal diagnosis (use and rank)")
-        target = referenced(first[0].get("condition"))
+        target = referenced(first[0].get("condition"), self.prefetch.server)
         for condition in self.prefetch.found("conditions", "Condition"):
             if target == ("Condition", condition.get("id")):
                 if self._established(condition) is None or self._verification(condition) & _WITHDRAWN:
@@ -317,7 +327,7 @@ class _Reading:
     def payer(self) -> str:
         return fhir_coverage.payer(self._coverages(), self._last_day(), self.zone, self.codes)
 
-    def _coverages(self) -> list[Resource]:
+    def _coverages(self) -> Sequence[Resource]:
         return self.prefetch.found("coverages", "Coverage")
 
     def came_by_emergency(self) -> bool:
@@ -337,7 +347,7 @@ class _Reading:
 
     def medications(self) -> int:
         requests = self.prefetch.found("medications", "MedicationRequest")
-        return fhir_medications.count(requests, self.codes)
+        return fhir_medications.count(requests, self.codes, self.prefetch.server)
 
     def follow_up(self) -> bool:
         unclear = False

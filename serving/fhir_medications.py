@@ -12,10 +12,11 @@ from serving.fhir_codes import Codes
 from serving.fhir_resources import Gap, Resource, all_codings, codings, element, elements, referenced
 
 
-def count(requests: Iterable[Resource], codes: Codes) -> int:
+def count(requests: Iterable[Resource], codes: Codes, server: str | None = None) -> int:
     """Distinct medications: those ordered for discharge, or, if none is marked so, those that go on.
 
-    Raises `Gap` for an order in force that does not say what it is of, or whether it is for discharge.
+    `server` is the address of the client's FHIR server. Raises `Gap` for an order in force that does not say
+    what it is of, or whether it is for discharge.
     """
     by_category: dict[str, list[Resource]] = {}
     for request in requests:
@@ -25,11 +26,11 @@ def count(requests: Iterable[Resource], codes: Codes) -> int:
         for name in said or {"uncategorised"}:
             by_category.setdefault(name, []).append(request)
     if "discharge" in by_category:
-        return _distinct(by_category["discharge"])
+        return _distinct(by_category["discharge"], server)
     unmarked = by_category.get("uncategorised", [])
     if unmarked and codes.uncategorised_medication == "refuse":
         raise Gap("MedicationRequest.category", "an active order does not say whether it is for discharge")
-    return _distinct([*by_category.get("continued", []), *unmarked])
+    return _distinct([*by_category.get("continued", []), *unmarked], server)
 
 
 def _in_force(request: Resource, codes: Codes) -> bool:
@@ -38,7 +39,7 @@ def _in_force(request: Resource, codes: Codes) -> bool:
     return ordered and request.get("doNotPerform") is not True
 
 
-def _distinct(requests: list[Resource]) -> int:
+def _distinct(requests: list[Resource], server: str | None) -> int:
     """How many medications; two requests that share a code, a resource or a name are of the same."""
     parents: dict[object, object] = {}
 
@@ -48,14 +49,14 @@ def _distinct(requests: list[Resource]) -> int:
         return name
 
     for request in requests:
-        first, *others = _names(request)
+        first, *others = _names(request, server)
         for name in others:
             parents[root(name)] = root(first)
         root(first)
     return len({root(name) for name in list(parents)})
 
 
-def _names(request: Resource) -> list[object]:
+def _names(request: Resource, server: str | None) -> list[object]:
     """By what a medication is known: its codes or its resource, else its text. At least one."""
     reference = element(request, "medicationReference", "reference")
     inside = isinstance(reference, str) and reference.startswith("#")
@@ -63,7 +64,7 @@ def _names(request: Resource) -> list[object]:
     concept = _contained(request, reference) if inside else request.get("medicationCodeableConcept")
     names: list[object] = [*codings(concept)]
     if isinstance(reference, str) and not inside:
-        names.append(referenced(request.get("medicationReference")) or reference)
+        names.append(referenced(request.get("medicationReference"), server) or reference)
     if not names and isinstance(text := element(concept, "text"), str) and text.strip():
         names.append(" ".join(text.casefold().split()))
     if not names:

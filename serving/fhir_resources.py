@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Any
+from urllib.parse import parse_qs
 
 from serving.fhir_codes import Coding
 
@@ -21,7 +22,7 @@ Resource = Mapping[str, Any]
 _DAY = re.compile(r"\d{4}(-\d\d(-\d\d)?)?")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)")
 _REFERENCE = re.compile(
-    r"(?:https?://[^?#\s]+/)?([A-Z][A-Za-z]+)/([A-Za-z0-9.-]{1,64})(?:/_history/[^/\s]+)?"
+    r"(?:(https?://[^?#\s]+)/)?([A-Z][A-Za-z]+)/([A-Za-z0-9.-]{1,64})(?:/_history/[^/\s]+)?"
 )
 
 
@@ -139,11 +140,35 @@ def elements(listed: object) -> list[Mapping[str, Any]]:
     return [e for e in listed if isinstance(e, dict)] if isinstance(listed, list) else []
 
 
-def referenced(reference: object) -> tuple[str, str] | None:
-    """Type and id of what a Reference points to; None if it points to no resource by id."""
+def referenced(reference: object, server: str | None = None) -> tuple[str, str] | None:
+    """Type and id of what a Reference points to; None if it points to no resource by id.
+
+    An id means something within one server: an address must begin with that of `server`, the FHIR server of
+    the client; without one, only relative references point to anything.
+    """
     text = element(reference, "reference")
     found = _REFERENCE.fullmatch(text) if isinstance(text, str) else None
-    return (found[1], found[2]) if found else None
+    if found is None or (found[1] and (server is None or _base(found[1]) != _base(server))):
+        return None
+    return found[2], found[3]
+
+
+def _base(address: str) -> str:
+    """The address of a server, alike however the parts that know no case are written."""
+    scheme, _, rest = address.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme.lower()}://{host.lower()}{slash}{path}".rstrip("/")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The first page of a search: its resources of one type in their order, each id once."""
+
+    resources: tuple[Resource, ...]
+    more: bool
+    """Whether other pages follow."""
+    unsorted: bool
+    """Whether the server says that it sorted by something else than `-date`."""
 
 
 @dataclass(slots=True)
@@ -151,12 +176,13 @@ class Prefetch:
     """What a client sent along, by the names of the templates, for one patient.
 
     An absent key, a failed fetch and half a search are gaps; `null` is "no data". Each resource must be
-    of the patient, or `Foreign` is raised.
+    of the patient, or `Foreign` is raised. `server` is the address of the client's FHIR server, where known.
     """
 
     values: Mapping[str, Any]
     patient_id: str
-    _read: dict[str, list[Resource]] = field(default_factory=dict)
+    server: str | None = None
+    _read: dict[str, Page] = field(default_factory=dict)
 
     def one(self, key: str, kind: str) -> Resource:
         """The resource that was read by its id."""
@@ -169,10 +195,17 @@ class Prefetch:
         _require_plain(key, found)
         return found
 
-    def found(self, key: str, kind: str) -> list[Resource]:
+    def found(self, key: str, kind: str) -> Sequence[Resource]:
         """The resources of a type that a search found, each id once. `null` is a search without a match."""
+        page = self.first_page(key, kind)
+        if page.more:
+            raise Gap(f"prefetch {key}", "is the first page of several; all of them are needed at once")
+        return page.resources
+
+    def first_page(self, key: str, kind: str) -> Page:
+        """What `found` gives, or the first page of it if it has several."""
         if key not in self._read:
-            self._read[key] = list(self._search(key, kind))
+            self._read[key] = self._search(key, kind)
         return self._read[key]
 
     def told_at(self, now: datetime) -> datetime:
@@ -185,12 +218,13 @@ class Prefetch:
         """Raises `Foreign` if any search that can be read holds a resource of somebody else."""
         for key, kind in searches.items():
             with contextlib.suppress(Gap):
-                self.found(key, kind)
+                self.first_page(key, kind)
 
     def declined(self, appointment: Resource) -> bool:
         """Whether the patient has declined an appointment."""
         return any(
-            p.get("status") == "declined" and referenced(p.get("actor")) == ("Patient", self.patient_id)
+            p.get("status") == "declined"
+            and referenced(p.get("actor"), self.server) == ("Patient", self.patient_id)
             for p in elements(appointment.get("participant"))
         )
 
@@ -202,15 +236,27 @@ class Prefetch:
             raise Gap(f"prefetch {key}", "is an OperationOutcome: the client could not fetch it")
         return value
 
-    def _search(self, key: str, kind: str) -> Iterator[Resource]:
+    def _search(self, key: str, kind: str) -> Page:
         bundle = self._value(key)
         if bundle is None:
-            return
+            return Page((), more=False, unsorted=False)
         if element(bundle, "resourceType") != "Bundle":
             raise Gap(f"prefetch {key}", "is not a Bundle")
-        if any(link.get("relation") == "next" for link in elements(bundle.get("link"))):
-            raise Gap(f"prefetch {key}", "is the first page of several; all of them are needed at once")
-        matches, ids = 0, set()
+        matches = list(self._matches(key, kind, bundle))
+        links = elements(bundle.get("link"))
+        if any(link.get("relation") in ("prev", "previous") for link in links):
+            raise Gap(f"prefetch {key}", "is not the first page of the search")
+        more = any(link.get("relation") == "next" for link in links)
+        total = bundle.get("total")
+        if not more and isinstance(total, int) and total > len(matches):
+            raise Gap(f"prefetch {key}", "holds fewer resources than the search found")
+        once: dict[object, Resource] = {}
+        for number, found in enumerate(matches):
+            # Without an id no two resources are known to be the same.
+            once.setdefault(found["id"] if isinstance(found.get("id"), str) else number, found)
+        return Page(tuple(once.values()), more, any(map(_says_another_order, links)))
+
+    def _matches(self, key: str, kind: str, bundle: Mapping[str, Any]) -> Iterator[Resource]:
         for entry in _entries(bundle):
             found = element(entry, "resource")
             if element(found, "resourceType") == "OperationOutcome":
@@ -225,17 +271,10 @@ class Prefetch:
             else:
                 self._require_own(key, kind, found)
                 _require_plain(key, found)
-                matches += 1
-                # Without an id no two resources are known to be the same.
-                if not isinstance(name := found.get("id"), str) or name not in ids:
-                    ids.add(name if isinstance(name, str) else "")
-                    yield found
-        total = bundle.get("total")
-        if isinstance(total, int) and total > matches:
-            raise Gap(f"prefetch {key}", "holds fewer resources than the search found")
+                yield found
 
     def _require_own(self, key: str, kind: str, found: Resource) -> None:
-        if not _OWNERS[kind](found, ("Patient", self.patient_id)):
+        if not _OWNERS[kind](found, ("Patient", self.patient_id), self.server):
             raise Foreign(key)
 
 
@@ -250,16 +289,27 @@ def _require_plain(key: str, found: Resource) -> None:
         raise Gap(f"prefetch {key}", "holds a resource with a modifierExtension, which no rule here knows")
 
 
-def _refers(name: str) -> Callable[[Resource, tuple[str, str]], bool]:
-    return lambda found, patient: referenced(found.get(name)) == patient
+def _says_another_order(link: Mapping[str, Any]) -> bool:
+    """Whether a link tells the parameters that the server went by, and `-date` is not what it sorted by."""
+    if link.get("relation") != "self":
+        return False
+    said = parse_qs(str(link.get("url")).partition("?")[2])
+    return "patient" in said and said.get("_sort", [""])[0].partition(",")[0] != "-date"
 
 
-def _takes_part(found: Resource, patient: tuple[str, str]) -> bool:
-    return any(referenced(p.get("actor")) == patient for p in elements(found.get("participant")))
+Owner = Callable[[Resource, tuple[str, str], str | None], bool]
 
 
-_OWNERS: dict[str, Callable[[Resource, tuple[str, str]], bool]] = {
-    "Patient": lambda found, patient: found.get("id") == patient[1],
+def _refers(name: str) -> Owner:
+    return lambda found, patient, server: referenced(found.get(name), server) == patient
+
+
+def _takes_part(found: Resource, patient: tuple[str, str], server: str | None) -> bool:
+    return any(referenced(p.get("actor"), server) == patient for p in elements(found.get("participant")))
+
+
+_OWNERS: dict[str, Owner] = {
+    "Patient": lambda found, patient, server: found.get("id") == patient[1],
     "Encounter": _refers("subject"),
     "Condition": _refers("subject"),
     "MedicationRequest": _refers("subject"),

@@ -94,6 +94,29 @@ def prior_admissions(index: Stay, encounters: Sequence[Resource], zone: tzinfo, 
     return count
 
 
+def reaches_back(index: Stay, encounters: Sequence[Resource], zone: tzinfo) -> bool:
+    """Whether a page of encounters, newest first, goes back beyond the 12 months before the index stay.
+
+    Then no encounter of a later page counts. Servers sort by when encounters began or by when they ended:
+    in whichever order the page is, its last one must be from before. An encounter without a beginning has
+    no place in that order, so with one of them it is not known.
+    """
+    opens = index.admitted.earliest - YEAR
+    began = [_bound(encounter, "start", zone) for encounter in encounters]
+    ended = [_bound(encounter, "end", zone) or Span(_FOR_EVER, _FOR_EVER) for encounter in encounters]
+    known = [each for each in began if each is not None]
+    if len(known) < len(began):
+        return False
+    orders = [spans for spans in (known, ended) if _newest_first(spans)]
+    return bool(known and orders) and all(spans[-1].latest < opens for spans in orders)
+
+
+def _newest_first(spans: Sequence[Span]) -> bool:
+    """Whether spans are in that order, either by their first or by their last moments."""
+    firsts, lasts = [s.earliest for s in spans], [s.latest for s in spans]
+    return any(moments == sorted(moments, reverse=True) for moments in (firsts, lasts))
+
+
 def began_after(
     index: Stay, encounters: Iterable[Resource], now: datetime, zone: tzinfo, codes: Codes
 ) -> bool:

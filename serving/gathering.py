@@ -20,7 +20,7 @@ from starlette.concurrency import run_in_threadpool
 
 from medscore_assets.readmission.policy import Policy
 from medscore_assets.readmission.single import SingleScore, score_each
-from serving.champion import Champions
+from serving.champion import Champions, Serving
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -47,12 +47,15 @@ class Gathering:
         self._together = together
         self._waiting: list[_Waiting] = []
 
-    async def scores(self, rows: Rows, *, explain: bool) -> list[SingleScore]:
-        """The scores of these rows, at least one, in their order. Raises `Unavailable` without a model."""
+    async def scores(self, rows: Rows, *, explain: bool, serving: Serving | None = None) -> list[SingleScore]:
+        """The scores of these rows, at least one, in their order. Raises `Unavailable` without a model.
+
+        `serving` is the model that gives them, for who has chosen one; by default it is the champion.
+        """
         if len(rows) > _MANY:
-            return await run_in_threadpool(self._scored, rows, explain)
-        if not self._waiting and not self._together():
-            return self._scored(rows, explain)
+            return await run_in_threadpool(self._scored, rows, explain, serving)
+        if serving is not None or (not self._waiting and not self._together()):
+            return self._scored(rows, explain, serving)
         waiting = _Waiting(rows, explain)
         loop = asyncio.get_running_loop()
         waiting.done = loop.create_future()
@@ -86,8 +89,8 @@ class Gathering:
             each.done.set_result(scores[: len(each.rows)])
             scores = scores[len(each.rows) :]
 
-    def _scored(self, rows: Rows, explain: bool) -> list[SingleScore]:
-        serving = self._champions.current()
+    def _scored(self, rows: Rows, explain: bool, serving: Serving | None = None) -> list[SingleScore]:
+        serving = serving or self._champions.current()
         return score_each(rows, serving.model, serving.version, self._policy(), explain=explain)
 
 

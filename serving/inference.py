@@ -25,6 +25,7 @@ from medscore_assets.readmission.policy import DISCLAIMER
 from medscore_assets.readmission.scoring import MODEL
 from serving import examples
 from serving.access import Caller, requires
+from serving.champion import Serving
 from serving.errors import BadRequest, NotFound, Problem, Unprocessable, answers, problems_of, responses
 from serving.health import readiness
 from serving.inference_schema import (
@@ -119,18 +120,18 @@ async def ready(request: Request, response: Response) -> Ready:
 ModelName = Annotated[str, Path(description="The model's name.", examples=[MODEL])]
 
 
-async def _of_model(request: Request, model: ModelName) -> str:
-    """The version that serves the model named in the path."""
+async def _of_model(request: Request, model: ModelName) -> Serving:
+    """What serves the model named in the path."""
     return _served(request, model, None)
 
 
-async def _of_version(request: Request, model: ModelName, version: str) -> str:
+async def _of_version(request: Request, model: ModelName, version: str) -> Serving:
     """The version named in the path, which must be the one that serves."""
     return _served(request, model, version)
 
 
-OfModel = Annotated[str, Depends(_of_model)]
-OfVersion = Annotated[str, Depends(_of_version)]
+OfModel = Annotated[Serving, Depends(_of_model)]
+OfVersion = Annotated[Serving, Depends(_of_version)]
 MayScore = Annotated[Caller, Depends(requires(*MAY_SCORE))]
 
 
@@ -185,13 +186,14 @@ async def infer(request: Request, caller: MayScore, served: OfModel) -> Response
 )
 async def version_infer(request: Request, caller: MayScore, served: OfVersion) -> Response:
     """The same, refused unless this version is the one that serves."""
-    return await _infer(request, caller)
+    # The very model that was looked at: by now the alias may have moved.
+    return await _infer(request, caller, served)
 
 
-def _metadata(served: str) -> ModelMetadata:
+def _metadata(served: Serving) -> ModelMetadata:
     return ModelMetadata(
         name=MODEL,
-        versions=[served],
+        versions=[str(served.version)],
         platform="xgboost_ubjson",
         inputs=[TensorMetadata(name=n, datatype=d, shape=[-1]) for n, d in _INPUTS.items()],
         outputs=[TensorMetadata(name=n, datatype=d, shape=[-1]) for n, (d, _) in _OUTPUTS.items()],
@@ -205,19 +207,20 @@ async def _ready(request: Request, response: Response) -> ModelReady:
     return ModelReady(name=MODEL, ready=good)
 
 
-async def _infer(request: Request, caller: Caller) -> Response:
+async def _infer(request: Request, caller: Caller, serving: Serving | None = None) -> Response:
     asked, outputs, name = _read(request, await request.body())
-    given = await give_scores(request, caller, asked, source="inference", explain="explanation" in outputs)
+    explain = "explanation" in outputs
+    given = await give_scores(request, caller, asked, source="inference", explain=explain, serving=serving)
     answer = orjson.dumps(_answer(given, outputs, name))
     return Response(answer, headers={"Cache-Control": "no-store"}, media_type="application/json")
 
 
-def _served(request: Request, model: str, version: str | None) -> str:
-    """The version that serves. Raises `NotFound` for another model or version, `Unavailable` without one."""
+def _served(request: Request, model: str, version: str | None) -> Serving:
+    """What serves. Raises `NotFound` for another model or version, `Unavailable` without one."""
     if model != MODEL:
         raise NotFound("There is no such model.")
-    served = str(service_of(request).champions.current().version)
-    if version not in (None, served):
+    served = service_of(request).champions.current()
+    if version not in (None, str(served.version)):
         raise NotFound("This version does not serve.")
     return served
 

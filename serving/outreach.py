@@ -152,7 +152,11 @@ _CALL_RESPONSES = _STORED | responses(400, 401, 403, 404, 405, 408, 413, 415, 42
 async def newest(
     request: Request, caller: CareManager, after_rank: AfterRank = 0, limit: Limit = 200
 ) -> Response:
-    """The newest list that was published, whatever its day."""
+    """The newest list that was published, whatever its day.
+
+    Pages are of one list only if their `published_at` is the same: between two requests another list may be
+    published, or this one anew. Then begin again with the first page.
+    """
     return await _page(request, caller, None, after_rank, limit)
 
 

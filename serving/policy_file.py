@@ -41,8 +41,8 @@ class PolicyFile:
     def _read(self) -> None:
         try:
             self._policy = load_policy(self._file)
-        except (PermanentError, UnicodeDecodeError) as error:
-            self.refused = error.what if isinstance(error, PermanentError) else "the policy is not UTF-8"
+        except PermanentError as error:
+            self.refused = error.what
             log.error("policy refused", extra={"reason": "invalid"})
             return
         self.refused = None

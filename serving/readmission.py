@@ -170,28 +170,30 @@ async def predict(
     """The calibrated 30-day readmission risk, its tier, its reasons and the next steps.
 
     The answer leaves only after the score and the audit entry are stored. With `Idempotency-Key` a request
-    may be repeated: the same key and features give the same score, the same key with others a 409.
+    may be repeated: the same key and features give the same score, explained or not, the same key with
+    others a 409.
     """
     asked = _asked(await request.body())
-    give = functools.partial(give_score, request, caller, asked, source="api", explain=explain)
+    give = functools.partial(give_score, request, caller, asked, source="api")
     if idempotency_key is None:
         # Written while PostgreSQL commits.
         prepared: list[Response] = []
-        await give(meanwhile=lambda row: prepared.append(_answer(_told(row))))
+        await give(explain=explain, meanwhile=lambda row: prepared.append(_answer(_told(row))))
         return prepared[0]
     async with _alone(f"{caller.client} {idempotency_key}"):
-        earlier = await _earlier(request, caller, asked, idempotency_key)
+        earlier = await _earlier(request, caller, asked, idempotency_key, explain)
         if earlier is None:
             try:
+                # Always explained: whoever repeats the request may want to know why.
                 given = await give(idempotency_key=idempotency_key)
-                return _answer(_told(score_row(given, "api", "", None)))
+                return _answer(_told(score_row(given, "api", "", None), explain))
             except IdempotencyConflict:
                 # Another process was first.
-                earlier = await _earlier(request, caller, asked, idempotency_key)
+                earlier = await _earlier(request, caller, asked, idempotency_key, explain)
         if earlier is None:
             raise Unavailable()
         await audit_read(request, caller, earlier, kind="score")
-        return _answer(_told(earlier))
+        return _answer(_told(earlier, explain))
 
 
 class Straight:
@@ -247,11 +249,15 @@ async def score(
     return _answer(_told(found))
 
 
-async def _earlier(request: Request, caller: Caller, asked: Asked, key: str) -> dict[str, Any] | None:
+async def _earlier(
+    request: Request, caller: Caller, asked: Asked, key: str, explain: bool
+) -> dict[str, Any] | None:
     """The score that was given under a key. Raises `Conflict` if it was another request's."""
     found = await run_in_threadpool(stored_under, service_of(request).warehouse, caller.client, key)
     if found is not None and _fingerprint(asked) != _fingerprint_of_row(found):
         raise Conflict("The key was used for another request.")
+    if found is not None and explain and not found["explanation"]["factors"]:
+        raise Conflict("The key was used for a request without an explanation.")
     return found
 
 
@@ -287,7 +293,7 @@ def _asked(body: bytes) -> Asked:
     return Asked(features, said["encounter_id"], said["patient_id"], said["data_as_of"])
 
 
-def _told(row: Mapping[str, Any]) -> dict[str, Any]:
+def _told(row: Mapping[str, Any], explain: bool = True) -> dict[str, Any]:
     """The answer for a row of `readmission_scores`; what was not said or asked for is left out."""
     told = {
         "readmission_probability": row["readmission_probability"],
@@ -306,7 +312,7 @@ def _told(row: Mapping[str, Any]) -> dict[str, Any]:
         "policy_version": row["policy_version"],
         "policy_hash": row["policy_hash"],
         "baseline": row["explanation"]["baseline"],
-        "explanation": row["explanation"]["factors"] or None,
+        "explanation": (row["explanation"]["factors"] or None) if explain else None,
     }
     return {name: value for name, value in told.items() if value is not None}
 

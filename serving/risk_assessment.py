@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from medscore_assets.fhir_references import reference_to
 from medscore_assets.readmission.cohort import FOLLOW_UP
 from medscore_assets.readmission.policy import Tier
 
@@ -39,16 +40,12 @@ def risk_assessment(row: Mapping[str, Any], discharged_at: datetime | None) -> d
     """The resource of a stored score; absent elements are left out, none is empty.
 
     `discharged_at`, a time with a zone, opens the 30 days, if it is known. A score that was stored without a
-    patient has no subject to refer to by id; the element that FHIR requires then says so.
+    patient has no subject to refer to; the element that FHIR requires then says so.
     """
     patient, encounter = row["patient_id"], row["encounter_id"]
-    subject = (
-        {"reference": f"Patient/{patient}"} if patient else {"display": "Patient not named by the client"}
-    )
+    subject = reference_to("Patient", patient) if patient else {"display": "Patient not named by the client"}
     basis = [
-        {"reference": f"{kind}/{name}"}
-        for kind, name in (("Patient", patient), ("Encounter", encounter))
-        if name
+        reference_to(kind, name) for kind, name in (("Patient", patient), ("Encounter", encounter)) if name
     ]
     return {
         "resourceType": "RiskAssessment",
@@ -70,7 +67,7 @@ def risk_assessment(row: Mapping[str, Any], discharged_at: datetime | None) -> d
             "text": "30-day unplanned readmission risk",
         },
         "subject": subject,
-        **({"encounter": {"reference": f"Encounter/{encounter}"}} if encounter else {}),
+        **({"encounter": reference_to("Encounter", encounter)} if encounter else {}),
         "occurrenceDateTime": _instant(row["scored_at"]),
         "performer": {
             "type": "Device",

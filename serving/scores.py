@@ -31,6 +31,7 @@ from serving.service import Service, service_of
 
 if TYPE_CHECKING:
     from serving.access import Caller
+    from serving.champion import Serving
 
 log = logging.getLogger("medscore.serving")
 
@@ -93,10 +94,15 @@ async def give_scores(
     explain: bool = True,
     idempotency_key: str | None = None,
     meanwhile: Callable[[Mapping[str, Any]], None] | None = None,
+    serving: Serving | None = None,
 ) -> list[Given]:
-    """The champion's scores of some patients, at least one, in their order; all or none are given."""
+    """The scores of some patients, at least one, in their order; all or none are given.
+
+    They are the champion's, or those of `serving`.
+    """
     service, metrics = service_of(request), metrics_of(request)
-    scores = await service.gathering.scores([each.features for each in asked], explain=explain)
+    features = [each.features for each in asked]
+    scores = await service.gathering.scores(features, explain=explain, serving=serving)
     at = datetime.now(UTC)
     given = [Given(str(uuid.uuid4()), at, *each) for each in zip(asked, scores, strict=True)]
     shadows = _shadow_rows(service, given, metrics)

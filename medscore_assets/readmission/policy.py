@@ -294,6 +294,10 @@ def load_policy(file: Path = DEFAULT_FILE) -> Policy:
             where=str(file),
             mend="Set MEDSCORE_POLICY_FILE to a policy file.",
         ) from error
+    except UnicodeDecodeError as error:
+        raise PermanentError(
+            "the policy is not UTF-8", where=str(file), mend="Save the file as UTF-8."
+        ) from error
     except tomllib.TOMLDecodeError as error:
         raise PermanentError(
             f"the policy is not valid TOML: {error}", where=str(file), mend="Correct that line."

@@ -183,6 +183,13 @@ def test_a_wrong_policy_is_refused_and_the_entry_is_named(
     assert str(file) in str(refused.value)
 
 
+def test_a_policy_in_another_encoding_is_a_clear_error(tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_bytes(DEFAULT_FILE.read_text(encoding="utf-8").replace("2026.1", "März").encode("latin-1"))
+    with pytest.raises(PermanentError, match="not UTF-8"):
+        load_policy(file)
+
+
 def test_a_missing_policy_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(PermanentError, match="MEDSCORE_POLICY_FILE"):
         load_policy(tmp_path / "absent.toml")

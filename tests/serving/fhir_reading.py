@@ -23,13 +23,15 @@ Prefetch = dict[str, Any]
 Change = Callable[[Prefetch], None]
 
 
-def mapped(values: Mapping[str, Any], codes: Codes = CODES) -> Mapped | NotScored:
-    return map_stay(values, patient_id=PATIENT, encounter_id=ENCOUNTER, now=NOW, zone=ZONE, codes=codes)
+def mapped(values: Mapping[str, Any], codes: Codes = CODES, server: str | None = None) -> Mapped | NotScored:
+    return map_stay(
+        values, patient_id=PATIENT, encounter_id=ENCOUNTER, now=NOW, zone=ZONE, codes=codes, server=server
+    )
 
 
-def row(values: Mapping[str, Any], codes: Codes = CODES) -> Mapping[str, Any]:
+def row(values: Mapping[str, Any], codes: Codes = CODES, server: str | None = None) -> Mapping[str, Any]:
     """The row of a prefetch that gives one."""
-    found = mapped(values, codes)
+    found = mapped(values, codes, server)
     assert isinstance(found, Mapped), found
     return found.row
 

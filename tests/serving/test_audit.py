@@ -281,6 +281,32 @@ def test_the_events_of_a_patient_are_theirs_alone_and_reading_them_is_recorded(c
     assert verify(chain).intact
 
 
+def test_a_patient_whose_name_is_no_fhir_id_is_referred_to_by_identifier_and_found(chain: Warehouse) -> None:
+    name = 'p "7" ä'
+    happened = occurrence(1, patient_id=name, encounter_id="e 7")
+    other = occurrence(2, patient_id="somebody", encounter_id=name)
+    with chain.transaction() as connection:
+        append(chain, connection, happened)
+        append(chain, connection, other)
+
+    (found,) = events(chain, READER, patient_id=name)
+
+    assert [entity["what"] for entity in found["event"]["entity"]][:2] == [
+        {"type": "Patient", "identifier": {"value": name}},
+        {"type": "Encounter", "identifier": {"value": "e 7"}},
+    ]
+
+
+def test_events_that_refer_to_a_patient_by_whatever_name_are_found_too(
+    chain: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched, chain.transaction() as connection:
+        patched.setattr(audit, "reference_to", lambda kind, name: {"reference": f"{kind}/{name}"})
+        append(chain, connection, occurrence(1, patient_id="p 7"))
+
+    assert len(events(chain, READER, patient_id="p 7")) == 1
+
+
 @pytest.mark.parametrize("text", ["", "12", "12:abc", f"-1:{'a' * 64}", f"x:{'a' * 64}"])
 def test_an_anchor_of_another_form_is_refused(text: str) -> None:
     with pytest.raises(PermanentError):

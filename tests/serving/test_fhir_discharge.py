@@ -65,6 +65,7 @@ COMMUNITY, INPATIENT = ([coded(f"{HL7}medicationrequest-category", c)] for c in 
         ([medication("a", "1", doNotPerform=True)], 0),
         ([medication("a", None, medicationReference={"reference": "Medication/9"})] * 2, 1),
         ([referring("a", "Medication/9"), referring("b", "https://fhir.example.org/Medication/9")], 1),
+        ([referring("a", "Medication/9"), referring("b", "https://other.example.org/Medication/9")], 2),
         ([held("a", coded(RXNORM, "1")), held("b", coded(RXNORM, "2")), held("c", {"text": "Iron"})], 3),
         ([held("a", coded(RXNORM, "1")), medication("b", "1")], 1),
         ([named("a", {"text": "Aspirin  81"}), named("b", {"text": "aspirin 81"})], 1),
@@ -82,7 +83,7 @@ def test_medications_are_counted_once_each_by_what_names_them(
     values: Prefetch, requests: list[dict[str, Any]], count: int
 ) -> None:
     values["medications"] = bundle(*requests)
-    assert row(values)["num_medications_at_discharge"] == count
+    assert row(values, server="https://fhir.example.org")["num_medications_at_discharge"] == count
 
 
 @pytest.mark.parametrize(

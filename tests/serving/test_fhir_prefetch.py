@@ -127,12 +127,39 @@ def test_resources_that_are_not_known_to_be_of_the_patient_are_refused(
 
 
 @pytest.mark.parametrize(
-    "reference", [f"https://fhir.example.org/r4/Patient/{PATIENT}", f"Patient/{PATIENT}/_history/3"]
+    ("reference", "server"),
+    [
+        (f"Patient/{PATIENT}/_history/3", None),
+        (f"https://fhir.example.org/r4/Patient/{PATIENT}", "https://fhir.example.org/r4"),
+        (f"https://FHIR.example.org/r4/Patient/{PATIENT}/_history/3", "https://fhir.example.org/r4/"),
+    ],
 )
-def test_a_patient_may_be_referred_to_by_address_and_version(values: Prefetch, reference: str) -> None:
+def test_a_patient_may_be_referred_to_by_address_and_version(
+    values: Prefetch, reference: str, server: str | None
+) -> None:
     for entry in values["medications"]["entry"]:
         entry["resource"]["subject"] = {"reference": reference}
-    assert row(values) == FEATURES
+    assert row(values, server=server) == FEATURES
+
+
+@pytest.mark.parametrize(
+    "server",
+    [None, "https://fhir.example.org", "https://fhir.example.org/r4/a", "https://other.example.org/r4"],
+)
+def test_the_same_id_on_another_server_is_somebody_else(values: Prefetch, server: str | None) -> None:
+    elsewhere = {"reference": f"https://fhir.example.org/r4/Patient/{PATIENT}"}
+    values["medications"]["entry"][0]["resource"]["subject"] = elsewhere
+    with pytest.raises(Foreign):
+        mapped(values, server=server)
+
+
+def test_a_later_page_and_strangers_on_one_of_several_pages_are_refused(values: Prefetch) -> None:
+    links = [{"relation": name, "url": "https://fhir.example.org/2"} for name in ("previous", "next")]
+    values["conditions"]["link"] = links[:1]
+    assert "not the first page" in missing(values)["num_chronic_conditions"].why
+    values["conditions"] = bundle(condition("x", "I50", patient="pat-2"), link=links[1:])
+    with pytest.raises(Foreign):
+        mapped(values)
 
 
 def test_the_data_are_as_old_as_the_oldest_search(values: Prefetch) -> None:

@@ -6,9 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from serving.examples import FEATURES
-from serving.fhir_mapping import Mapped, NotScored
+from serving.fhir_mapping import Mapped, NotScored, Underivable
 from tests.serving.fhir_bundles import (
     NOW,
     bundle,
@@ -163,3 +165,86 @@ def test_an_earlier_stay_that_leaves_the_count_open_is_asked_for(
 def test_a_list_of_stays_without_this_one_is_not_trusted(values: Prefetch, encounters: Any) -> None:
     values["encounters"] = encounters
     assert "does not list this stay" in missing(values)["num_prior_admissions_12m"].why
+
+
+# A first page of several
+
+FOLLOWED = [{"relation": "next", "url": "https://fhir.example.org/2"}]
+SEARCH = "https://fhir.example.org/r4/Encounter?patient=pat-1&_count=500"
+
+
+def paged(values: Prefetch, *stays: dict[str, Any], **link: str) -> Prefetch:
+    """The index stay and others, as they come, with more of them on the next page."""
+    before(values, *stays)["encounters"]["link"] = [*FOLLOWED, *([link] if link else [])]
+    values["encounters"]["total"] = 2_000
+    return values
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.5, 900), st.floats(0.01, 60), st.booleans()), max_size=25),
+    st.sampled_from(("start", "end")),
+    st.data(),
+)
+@settings(max_examples=50, deadline=None)
+def test_pages_from_before_the_12_months_change_no_count(
+    drawn: list[tuple[float, float, bool]], key: str, data: st.DataObject
+) -> None:
+    # None ends after the index stay, which comes first.
+    stays = [
+        {**days_before(days, min(length, days + 7), f"s{n}"), **of_class("IMP" if admitted else "AMB")}
+        for n, (days, length, admitted) in enumerate(drawn)
+    ]
+    stays.sort(key=lambda stay: datetime.fromisoformat(stay["period"][key]), reverse=True)
+    first = stays[: data.draw(st.integers(0, len(stays)), label="on the first page")]
+    whole = row(before(prefetch_of(FEATURES), *stays))
+    opens = START - timedelta(days=365)
+    certain = first and all(datetime.fromisoformat(first[-1]["period"][k]) < opens for k in ("start", "end"))
+
+    try:
+        found = row(paged(prefetch_of(FEATURES), *first))
+    except Underivable:
+        found = None
+
+    assert found == whole or (found is None and not certain)
+
+
+OLD, RECENT = days_before(400), days_before(10)
+
+
+@pytest.mark.parametrize(
+    ("stays", "link"),
+    [
+        ([], {}),
+        ([RECENT], {}),
+        ([OLD, RECENT], {}),
+        ([RECENT, OLD, days_before(390, 5)], {}),
+        ([RECENT, encounter("undated", None, None), OLD], {}),
+        # Whichever of the two the server sorted by.
+        ([RECENT, days_before(400, 50)], {}),
+        ([RECENT, OLD], {"relation": "self", "url": SEARCH}),
+        ([RECENT, OLD], {"relation": "self", "url": f"{SEARCH}&_sort=date"}),
+        ([RECENT, OLD], {"relation": "previous", "url": SEARCH}),
+    ],
+)
+def test_a_first_page_that_may_lack_a_stay_of_the_12_months_is_refused(
+    values: Prefetch, stays: list[dict[str, Any]], link: dict[str, str]
+) -> None:
+    assert missing(paged(values, *stays, **link))["num_prior_admissions_12m"].needs == "prefetch encounters"
+
+
+def test_a_first_page_that_goes_back_far_enough_is_enough(values: Prefetch) -> None:
+    page = paged(values, RECENT, OLD, relation="self", url=f"{SEARCH}&_sort=-date")
+    assert row(page)["num_prior_admissions_12m"] == 1
+    # By their beginnings they are in order, by their ends not: it was sorted by the former.
+    page = paged(
+        values, days_before(2, 1), days_before(20, 0.5), days_before(300, 290, **of_class("AMB")), OLD
+    )
+    assert row(page)["num_prior_admissions_12m"] == 2
+
+
+def test_a_readmission_shows_on_a_first_page(values: Prefetch) -> None:
+    entries = paged(values, days_before(-10), OLD)["encounters"]["entry"]
+    entries[:2] = entries[1::-1]
+    found = mapped(values)
+    assert isinstance(found, NotScored)
+    assert found.reason == "readmitted"

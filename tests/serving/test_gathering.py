@@ -63,7 +63,7 @@ def test_no_call_holds_more_rows_than_leave_the_event_loop_free(
 ) -> None:
     sizes: list[int] = []
 
-    def scored(self: Gathering, rows: Any, explain: bool) -> list[SingleScore]:
+    def scored(self: Gathering, rows: Any, explain: bool, _: Any = None) -> list[SingleScore]:
         sizes.append(len(rows))
         return [score_one(row, champion_of().model, 1, POLICY, explain=explain) for row in rows]
 
@@ -109,3 +109,17 @@ def test_who_stops_waiting_harms_nobody(champion_of: Callable[[], Champion]) -> 
         return await other
 
     assert asyncio.run(one_gives_up()) == [score_one(patient(2), champion_of().model, 1, POLICY)]
+
+
+@pytest.mark.parametrize("rows", [1, 65])
+def test_who_has_chosen_a_model_gets_the_scores_of_that_one(
+    champion_of: Callable[[], Champion], rows: int
+) -> None:
+    champion = champion_of()
+    gathering = Gathering(champion, lambda: POLICY)  # type: ignore[arg-type]
+    chosen = Serving(champion.model, 7)
+
+    given = asyncio.run(gathering.scores([patient(n) for n in range(rows)], explain=False, serving=chosen))
+
+    assert {score.model_version for score in given} == {7}
+    assert champion.asked == 0

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 import sqlalchemy as sa
+from fastapi import FastAPI
 
 from medscore_assets.contracts.readmission import READMISSION
 from medscore_assets.readmission.policy import DISCLAIMER
 from medscore_assets.tables.serving import audit_events, readmission_scores
 from resources.warehouse import Warehouse
+from serving.champion import Champions
 from serving.examples import FEATURES
 from serving.inference import MAX_ROWS
 from tests.serving.conftest import features
@@ -99,6 +102,20 @@ def test_data_may_be_nested_and_of_a_shape_with_one_column(api: httpx.Client) ->
     assert (
         outputs_of(infer(api, nested))["probability"] == outputs_of(infer(api, tensors(rows)))["probability"]
     )
+
+
+def test_a_version_that_is_asked_for_scores_although_the_champion_moves_meanwhile(
+    api: httpx.Client, app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champions: Champions = app.state.service.champions
+    was = champions.current()
+    looks = iter((was,))
+    monkeypatch.setattr(champions, "current", lambda: next(looks, replace(was, version=99)))
+
+    path = f"{MODEL_PATH}/versions/{was.version}/infer"
+    answer = api.post(path, json={"inputs": tensors([features()])})
+
+    assert answer.json()["model_version"] == str(was.version)
 
 
 def test_only_the_outputs_asked_for_are_given(api: httpx.Client) -> None:

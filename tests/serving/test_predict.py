@@ -287,6 +287,32 @@ def test_the_same_key_gives_the_same_score_and_another_body_a_conflict(api: http
     assert other.status_code == 409
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_key_gives_its_score_with_or_without_an_explanation(api: httpx.Client, first: bool) -> None:
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    asked = {explain: {"explain": str(explain).lower()} for explain in (True, False)}
+    given = {
+        explain: predict(api, REQUEST, headers=key, params=asked[explain]) for explain in (first, not first)
+    }
+
+    assert len(given[True].pop("explanation")) == len(READMISSION.features)
+    assert given[True] == given[False]
+
+
+def test_a_key_whose_score_was_stored_without_an_explanation_gives_none_where_it_is_asked_for(
+    api: httpx.Client, api_warehouse: Warehouse
+) -> None:
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    score_id = predict(api, REQUEST, headers=key)["score_id"]
+    table = readmission_scores.c
+    with api_warehouse.transaction() as connection:
+        bare = sa.update(readmission_scores).where(table.score_id == score_id)
+        connection.execute(bare.values(explanation={"baseline": -1.0, "factors": []}))
+
+    assert api.post(PREDICT, json=REQUEST, headers=key).status_code == 409
+    assert predict(api, REQUEST, headers=key, params={"explain": "false"})["score_id"] == score_id
+
+
 def test_one_key_sent_many_times_at_once_scores_once(api: httpx.Client) -> None:
     key = {"Idempotency-Key": str(uuid.uuid4())}
     with ThreadPoolExecutor(8) as pool:

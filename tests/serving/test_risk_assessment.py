@@ -152,6 +152,16 @@ def test_the_resource_tells_who_what_when_and_why() -> None:
     assert resource["note"] == [{"text": DISCLAIMER}]
 
 
+@pytest.mark.parametrize("name", ["P 1", "P/1", "MRN#17", "Ärztin", "P" * 65])
+def test_a_name_that_is_no_fhir_id_is_told_as_an_identifier(name: str) -> None:
+    resource = risk_assessment(row(patient_id=name, encounter_id=name), None)
+    patient, stay = ({"type": kind, "identifier": {"value": name}} for kind in ("Patient", "Encounter"))
+
+    check(resource)
+    assert (resource["subject"], resource["encounter"]) == (patient, stay)
+    assert resource["basis"] == [patient, stay]
+
+
 def test_a_stored_score_is_read_as_fhir_and_the_reading_is_audited(
     api: httpx.Client, api_warehouse: Warehouse
 ) -> None:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
+from resources.warehouse import Warehouse
 from serving.cds_cards import SERVICE_ID, services
 from serving.cds_hooks import Rules
 from serving.cds_schema import HOOKS, load_presentation
 from serving.fhir_codes import load_codes
 from serving.fhir_mapping import TEMPLATES
-from tests.serving.cds.site import CALL, SENTINEL, SERVICES, body, call, cards, refused, token
+from tests.serving.cds.site import CALL, SENTINEL, SERVICES, body, call, cards, refused, score, token
 from tests.serving.cds_conformance import DISCOVERY, broken, empty_members
-from tests.serving.fhir_bundles import ENCOUNTER, PATIENT, bundle, condition
+from tests.serving.fhir_bundles import ENCOUNTER, PATIENT, bundle, condition, encounter, of_class
 
 
 def test_c1_discovery_is_open_and_lists_the_service(ehr: httpx.Client) -> None:
@@ -114,6 +117,39 @@ def test_c5_null_is_no_data_and_half_a_search_is_412(ehr: httpx.Client) -> None:
 
     sent["prefetch"]["medications"] = bundle(link=[{"relation": "next", "url": f"https://x/{SENTINEL}"}])
     assert any("first page" in text for text in refused(call(ehr, sent), 412))
+
+
+def test_c5_a_patient_who_comes_every_other_day_gets_a_card(
+    ehr: httpx.Client, api_warehouse: Warehouse
+) -> None:
+    sent = body()
+    admitted = datetime.fromisoformat(sent["prefetch"]["encounter"]["period"]["start"])
+    dialysis = [
+        encounter(
+            f"dialysis-{n}",
+            (admitted - timedelta(days=2 * n + 1)).isoformat(),
+            (admitted - timedelta(days=2 * n + 1, hours=-4)).isoformat(),
+            **of_class("AMB"),
+            reasonCode=[{"text": "a visit, as large as records tell of it " * 50}],
+        )
+        for n in range(499)
+    ]
+    later = [{"relation": "next", "url": "https://fhir.example.org/r4?page=2"}]
+    sent["prefetch"]["encounters"] = bundle(sent["prefetch"]["encounter"], *dialysis, total=700, link=later)
+    assert len(json.dumps(sent)) > 2**20
+
+    (card,) = cards(ehr, sent)
+
+    assert score(api_warehouse, card["uuid"])["num_prior_admissions_12m"] == 0
+
+
+def test_c5_references_by_address_must_be_to_the_server_of_the_call(ehr: httpx.Client) -> None:
+    sent = body()
+    for drug in sent["prefetch"]["medications"]["entry"]:
+        drug["resource"]["subject"] = {"reference": f"{sent['fhirServer']}/Patient/{PATIENT}"}
+    assert len(cards(ehr, sent)) == 1
+    sent["fhirServer"] = "https://fhir.example.org/other"
+    assert any("prefetch.medications" in text for text in refused(call(ehr, sent), 422))
 
 
 def test_c5_resources_of_another_patient_are_refused(ehr: httpx.Client) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -13,7 +13,9 @@ import sqlalchemy as sa
 
 from medscore_assets.tables.serving import cds_feedback
 from resources.warehouse import Warehouse
+from serving import cds_hooks
 from serving.cds_cards import REASON_SYSTEM
+from serving.errors import Unavailable
 from tests.serving.audit_trail import Trail
 from tests.serving.cds.site import FEEDBACK, SENTINEL, body, call, cards, refused, token
 from tests.serving.cds_conformance import check_feedback
@@ -78,6 +80,7 @@ def test_c15_feedback_about_unknown_cards_is_named_and_the_rest_is_stored(
     ehr: httpx.Client, api_warehouse: Warehouse
 ) -> None:
     (card,) = cards(ehr, body())
+    trail = Trail(api_warehouse)
     unknown = {"card": str(uuid.uuid4()), "outcome": "overridden", "outcomeTimestamp": now()}
     not_offered = {**accepted(card, 0), "acceptedSuggestions": [{"id": str(uuid.uuid4())}]}
 
@@ -88,6 +91,23 @@ def test_c15_feedback_about_unknown_cards_is_named_and_the_rest_is_stored(
         "feedback[2].acceptedSuggestions[0].id",
     ]
     assert len(stored_feedback(api_warehouse, card["uuid"])) == 1
+    stored, refusal = trail.events()
+    assert (stored["subtype"][1]["code"], stored["outcome"]) == ("feedback", "0")
+    assert card["uuid"] in [entity["what"].get("identifier", {}).get("value") for entity in stored["entity"]]
+    assert refusal["outcomeDesc"] == "invalid"
+
+
+def test_c15_feedback_that_cannot_be_audited_is_not_stored(
+    ehr: httpx.Client, api_warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (card,) = cards(ehr, body())
+
+    async def no_audit(*_: Any, **__: Any) -> None:
+        raise Unavailable()
+
+    monkeypatch.setattr(cds_hooks, "_record", no_audit)
+    refused(call(ehr, {"feedback": [accepted(card, 0)]}, FEEDBACK), 503)
+    assert stored_feedback(api_warehouse, card["uuid"]) == []
 
 
 def test_c15_feedback_of_another_issuer_about_a_card_is_about_an_unknown_card(
@@ -121,6 +141,7 @@ def test_c15_a_reason_that_was_not_offered_is_kept_as_other(
         {"outcome": "ignored"},
         {"outcomeTimestamp": "2026-03-01"},
         {"outcomeTimestamp": "2026-03-01T10:00:00"},
+        {"outcomeTimestamp": "2999-03-01T10:00:00Z"},
         {"card": "1"},
         {"outcome": "accepted"},
         {"outcome": "accepted", "acceptedSuggestions": []},
@@ -130,5 +151,15 @@ def test_c15_a_reason_that_was_not_offered_is_kept_as_other(
 )
 def test_c15_feedback_that_breaks_an_invariant_is_refused(ehr: httpx.Client, changes: dict[str, Any]) -> None:
     item = {"card": str(uuid.uuid4()), "outcome": "overridden", "outcomeTimestamp": now(), **changes}
-    refused(call(ehr, {"feedback": [item]}, FEEDBACK), 422)
+    told = refused(call(ehr, {"feedback": [item]}, FEEDBACK), 422)
+    assert not any("No such card" in text for text in told), "refused for what it is, not for its card"
     refused(call(ehr, {"feedback": []}, FEEDBACK), 422)
+
+
+def test_c15_feedback_from_a_clock_that_is_a_little_ahead_is_taken(
+    ehr: httpx.Client, api_warehouse: Warehouse
+) -> None:
+    (card,) = cards(ehr, body())
+    soon = (datetime.now(UTC) + timedelta(minutes=4)).isoformat()
+    assert call(ehr, {"feedback": [accepted(card, 0, outcomeTimestamp=soon)]}, FEEDBACK).status_code == 200
+    assert len(stored_feedback(api_warehouse, card["uuid"])) == 1
