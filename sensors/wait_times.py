@@ -9,7 +9,7 @@ import dagster as dg
 from medscore_assets.alerting.ledger import Ledger
 from medscore_assets.alerting.routing import load_routing
 from medscore_assets.settings import Settings
-from medscore_assets.wait_times.troubles import ticks_are_due, watch_waits
+from medscore_assets.wait_times.troubles import due_since, ticks_are_due, watch_waits
 from resources.warehouse import Warehouse
 
 
@@ -27,7 +27,8 @@ def wait_time_sensor(settings: Settings) -> dg.SensorDefinition:
     ) -> dg.SkipReason:
         if not ticks_are_due(settings, context.instance):
             return dg.SkipReason("The schedule of ticks is off.")
-        wrong = watch_waits(Ledger(warehouse, load_routing(settings)), warehouse)
+        ledger, since = Ledger(warehouse, load_routing(settings)), due_since(context.instance)
+        wrong = watch_waits(ledger, warehouse, since=since)
         return dg.SkipReason(f"Wrong now: {', '.join(wrong) or 'nothing'}.")
 
     return wait_time_troubles

@@ -19,7 +19,14 @@ from serving import wait_times_comparing as comparing
 from serving import wait_times_reading as stored
 from serving import wait_times_schema as schema
 from serving.wait_times_reading import Current, Posted, Question, Value
-from serving.wait_times_words import BAND_NAMES, DISCLAIMER, DISCLAIMER_ID, range_text
+from serving.wait_times_words import (
+    BAND_NAMES,
+    DISCLAIMER,
+    DISCLAIMER_ID,
+    Language,
+    range_text,
+    without_wait,
+)
 
 
 def of_shown(
@@ -31,7 +38,8 @@ def of_shown(
         schema.WaitPlace(
             facility=facility,
             band=band,
-            status=_status(value),
+            status=_status(value, current.answer.closed),
+            closed=current.answer.closed,
             current=value and schema.value_answer(value, now),
             last_as_of=None if value else current.answer.as_of,
         )
@@ -54,6 +62,7 @@ def of_model(warehouse: Warehouse, pair: Pair, question: Question, now: datetime
             facility=facility,
             band=band,
             status=_status(value),
+            closed=None,
             current=value and schema.value_answer(value, now),
             last_as_of=None if value else last.get((facility, band)),
         )
@@ -111,10 +120,18 @@ def current_value(current: Current) -> Value | None:
     )
 
 
-def _status(value: Value | None) -> Any:
+def _status(value: Value | None, closed: str | None = None) -> Any:
+    if closed is not None:
+        return "closed"
     if value is None:
         return "not_available"
     return "fallback" if value.replaced else value.status
+
+
+def _text(current: Current, language: Language) -> str:
+    if current.display.code == "nothing":
+        return without_wait(current.answer.closed, language)
+    return range_text(current.display, language)
 
 
 def of_models(warehouse: Warehouse, default: Bootstrap, now: datetime) -> schema.ModelsAnswer:
@@ -154,12 +171,13 @@ def feed(warehouse: Warehouse, default: Bootstrap, name: str, now: datetime) -> 
             schema.FeedBand(
                 band=band,
                 name=schema.words(BAND_NAMES[band]),
-                status=_status(value),
+                status=_status(value, current.answer.closed),
+                closed=current.answer.closed,
                 as_of=value and value.as_of,
                 p50_seconds=value and value.wait_seconds,
                 p80_seconds=value and value.p80_seconds,
                 displayed=value and schema.display_answer(value.display, value.p80_seconds),
-                text=schema.words(lambda language, of=current.display: range_text(of, language)),
+                text=schema.words(lambda language, of=current: _text(of, language)),
                 waiting=census and census.waiting[band],
                 model=value and value.model,
                 version=value and value.version,

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from medscore_assets.tables.wait_times import CLOSURE_CAUSES
 from medscore_assets.wait_times.bands import ALL_BANDS
 from medscore_assets.wait_times.display import Code, Displayed
 from medscore_assets.wait_times.showing import FRESH
@@ -30,6 +31,8 @@ Count = Annotated[int, Field(ge=SMALL)]
 Rest = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Band = Literal[ALL_BANDS]  # type: ignore[valid-type]
+Status = Literal["ok", "fallback", "not_available", "closed"]
+Closed = Literal[CLOSURE_CAUSES]  # type: ignore[valid-type]
 
 
 class Words(BaseModel):
@@ -74,7 +77,8 @@ class WaitPlace(BaseModel):
 
     facility: str
     band: Band
-    status: Literal["ok", "fallback", "not_available"]
+    status: Status
+    closed: Closed | None = Field(description="Why somebody took the wait from the board, if so.")
     current: WaitValue | None = Field(description="Null where nothing may be shown as current.")
     last_as_of: AwareDatetime | None = Field(description="Of the last value, if it is not current.")
 
@@ -106,7 +110,8 @@ _VALUE: dict[str, Any] = {
     "replaced": False,
 }
 _PLACE: dict[str, Any] = {
-    "facility": "ed-1", "band": "all_posted", "status": "ok", "current": _VALUE, "last_as_of": None
+    "facility": "ed-1", "band": "all_posted", "status": "ok", "closed": None,
+    "current": _VALUE, "last_as_of": None
 }  # fmt: skip
 
 
@@ -213,7 +218,8 @@ class FeedBand(BaseModel):
 
     band: Band
     name: Words
-    status: Literal["ok", "fallback", "not_available"]
+    status: Status
+    closed: Closed | None = Field(description="Why somebody took the wait from the board, if so.")
     as_of: AwareDatetime | None
     p50_seconds: Seconds | None
     p80_seconds: Seconds | None
@@ -242,6 +248,7 @@ _FEED_BAND: dict[str, Any] = {
     "band": "all_posted",
     "name": {"en": "Most people (CTAS 3 to 5)", "fr": "La plupart des gens (ÉTG 3 à 5)"},
     "status": "ok",
+    "closed": None,
     "as_of": "2026-03-12T17:00:00Z",
     "p50_seconds": 4980.0,
     "p80_seconds": 7860.0,
@@ -274,7 +281,7 @@ class WaitFeed(BaseModel):
     )
 
     facility: FeedFacility
-    status: Literal["ok", "fallback", "not_available"] = Field(description="The headline's.")
+    status: Status = Field(description="The headline's.")
     as_of: AwareDatetime | None = Field(description="Of the newest wait; null without any.")
     as_of_local: AwareDatetime | None = Field(description="The same with the facility's offset.")
     valid_until: AwareDatetime | None = Field(description="Later none of the waits may be shown.")

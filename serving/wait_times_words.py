@@ -38,6 +38,30 @@ NOT_AVAILABLE: Mapping[Language, str] = MappingProxyType(
     }
 )
 
+CLOSED: Mapping[str, Mapping[Language, str]] = MappingProxyType(
+    {
+        "closed": {
+            "en": "This emergency department is closed right now. Please ask at the desk. "
+            "In an emergency call 911.",
+            "fr": "Cette urgence est fermée en ce moment. Veuillez vous renseigner à l’accueil. "
+            "En cas d’urgence, composez le 911.",
+        },
+        "redirected": {
+            "en": "People are being sent to other emergency departments right now. Please ask at the desk.",
+            "fr": "Les gens sont dirigés vers d’autres urgences en ce moment. "
+            "Veuillez vous renseigner à l’accueil.",
+        },
+        "exceptional": {
+            "en": "Because of an exceptional situation, no wait times can be given right now. "
+            "Please ask at the desk.",
+            "fr": "En raison d’une situation exceptionnelle, aucun temps d’attente ne peut être donné "
+            "en ce moment. Veuillez vous renseigner à l’accueil.",
+        },
+        "not_measured": NOT_AVAILABLE,
+    }
+)
+"""What is said instead of a wait that somebody took from the board, by cause."""
+
 BAND_NAMES: Mapping[str, Mapping[Language, str]] = MappingProxyType(
     {
         "all_posted": {"en": "Most people (CTAS 3 to 5)", "fr": "La plupart des gens (ÉTG 3 à 5)"},
@@ -62,6 +86,11 @@ def duration(minutes: int) -> str:
     if not hours:
         return f"{rest} min"
     return f"{hours} h {rest:02d}" if rest else f"{hours} h"
+
+
+def without_wait(cause: str | None, language: Language) -> str:
+    """What is said where no wait is shown: by the cause for which the board was closed, if it was."""
+    return (NOT_AVAILABLE if cause is None else CLOSED[cause])[language]
 
 
 def range_text(display: Displayed, language: Language) -> str:

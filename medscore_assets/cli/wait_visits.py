@@ -26,7 +26,7 @@ from medscore_assets.cli.common import (
     working,
 )
 from medscore_assets.cli.records import demo, importing
-from medscore_assets.cli.waits import waits
+from medscore_assets.cli.wait_closing import waits
 from medscore_assets.settings import Settings
 
 __all__ = ["waits"]

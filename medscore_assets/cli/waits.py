@@ -9,7 +9,7 @@ import getpass
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, time, timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -107,6 +107,7 @@ def status(facility: Facilities = None, as_json: Json = False) -> None:
                     "p80_seconds": answer.p80_seconds,
                     "replaced": answer.replaced,
                     "current": answer.current,
+                    "closed": answer.closed,
                 }
                 for answer in now.values()
             ],
@@ -114,10 +115,13 @@ def status(facility: Facilities = None, as_json: Json = False) -> None:
         print(json.dumps(document))
         return
     console.print(f"Newest tick: {newest:%Y-%m-%d %H:%M} UTC" if newest else "No tick was made yet.")
-    table = _table("facility", "band", "typical", "8 in 10", "by")
+    table = listing("facility", "band", "typical", "8 in 10", "by")
     for answer in now.values():
-        by = str(answer.pair or "nobody")
-        by += " (stands in)" if answer.replaced else "" if answer.current else " (not current)"
+        by = f"{answer.pair or 'nobody'}" + ("" if answer.current else " (not current)")
+        if answer.closed is not None:
+            by = f"closed ({answer.closed})"
+        elif answer.replaced:
+            by += f" (stands in for {answer.assigned})"
         typical, most = _minutes(answer.wait_seconds), _minutes(answer.p80_seconds)
         table.add_row(answer.facility_id, answer.band, typical, most, by)
     console.print(table)
@@ -158,14 +162,15 @@ def promote(
             facility_id,
             of_band,
             pair,
-            by=by or _user(),
+            by=by or user(),
             reason=reason,
             evidence=speaks,
             default=default,
             force=force,
         )
 
-    _everywhere(one, _places(warehouse, facility, band), as_json)
+    _tell_closed(warehouse)
+    everywhere(one, places(warehouse, facility, band), "assigned", as_json)
 
 
 @waits.command("rollback")
@@ -184,10 +189,11 @@ def rollback(
 
     def one(facility_id: str, of_band: str) -> Assignment:
         return assignment.rollback(
-            warehouse, facility_id, of_band, by=by or _user(), reason=reason, default=_bootstrap(settings)
+            warehouse, facility_id, of_band, by=by or user(), reason=reason, default=_bootstrap(settings)
         )
 
-    _everywhere(one, _places(warehouse, facility, band), as_json)
+    _tell_closed(warehouse)
+    everywhere(one, places(warehouse, facility, band), "assigned", as_json)
 
 
 @waits.command("assignments")
@@ -204,7 +210,7 @@ def assignments(
     if as_json:
         print(json.dumps([assignment.as_dict() for assignment in found]))
         return
-    table = _table("when (UTC)", "board", "model, by whom, and why")
+    table = listing("when (UTC)", "board", "model, by whom, and why")
     for a in found:
         by = f"{a.action.replace('_', ' ')} by {a.assigned_by}{' (forced)' if a.forced else ''}"
         place = f"{a.facility_id}, {a.band}"
@@ -265,7 +271,7 @@ def backtest(
 
 def _print_measures(measured: pa.Table) -> None:
     """Models of the headline, best first."""
-    table = _table("model", "seen", "pinball", "MAE", "bias", "coverage", "posted", "available")
+    table = listing("model", "seen", "pinball", "MAE", "bias", "coverage", "posted", "available")
     for row in measured.to_pylist():
         minutes = (_minutes(row[name]) for name in ("pinball_80", "mae", "bias"))
         table.add_row(
@@ -280,13 +286,25 @@ def _print_measures(measured: pa.Table) -> None:
     console.print("Minutes, triage levels 3 to 5. Best first by pinball loss at 0.8; posted: the mean of it.")
 
 
-def _everywhere(
-    one: Callable[[str, str], Assignment], places: Iterator[tuple[str, str]], as_json: bool
+class Decided(Protocol):
+    """What came of a decision at one place, in words and for JSON."""
+
+    @property
+    def told(self) -> str: ...
+
+    def as_dict(self) -> dict[str, Any]: ...
+
+
+def everywhere(
+    one: Callable[[str, str], Decided], at: Iterator[tuple[str, str]], name: str, as_json: bool
 ) -> None:
-    """Do it at every place; what is refused at one is done at the others. Exits with 1 if any was refused."""
+    """Do it at every place; what is refused at one is done at the others. Exits with 1 if any was refused.
+
+    `name` is that of what was done, in JSON.
+    """
     made: list[dict[str, Any]] = []
     refused: list[dict[str, str]] = []
-    for facility_id, band in places:
+    for facility_id, band in at:
         try:
             done = one(facility_id, band)
         except MedscoreError as error:
@@ -297,16 +315,17 @@ def _everywhere(
         else:
             made.append(done.as_dict())
             if not as_json:
-                console.print(f"{facility_id}, {band}: {done.pair} is shown from now on.", highlight=False)
+                console.print(f"{facility_id}, {band}: {done.told}", highlight=False)
     if as_json:
-        print(json.dumps({"assigned": made, "refused": refused}))
+        print(json.dumps({name: made, "refused": refused}))
     if refused:
         raise typer.Exit(1)
 
 
-def _places(
+def places(
     warehouse: Warehouse, facilities: list[str] | None, bands: list[str] | None
 ) -> Iterator[tuple[str, str]]:
+    """The facilities and bands that are meant, by default all. Raises `PermanentError` for unknown ones."""
     from medscore_assets.wait_times.bands import ALL_BANDS
     from medscore_assets.wait_times.store import facility_zones
 
@@ -329,6 +348,14 @@ def _known(wanted: list[str] | None, there: list[str], option: str) -> list[str]
     return list(dict.fromkeys(wanted or there))
 
 
+def _tell_closed(warehouse: Warehouse) -> None:
+    from medscore_assets.wait_times.closing import closed_places
+
+    if closed := closed_places(warehouse, datetime.now(UTC)):
+        names = ", ".join(sorted({facility for facility, _ in closed}))
+        progress_console.print(f"Closed boards stay closed: {names}.", highlight=False)
+
+
 def _bootstrap(settings: Settings) -> Bootstrap:
     from medscore_assets.wait_times.assignment import Bootstrap
 
@@ -347,7 +374,8 @@ def _midnight(day: datetime, settings: Settings) -> datetime:
     return datetime.combine(day.date(), time(), settings.zone).astimezone(UTC)
 
 
-def _user() -> str:
+def user() -> str:
+    """Who is logged in."""
     try:
         return getpass.getuser()
     except (KeyError, OSError) as error:
@@ -364,7 +392,8 @@ def _share(share: float | None) -> str:
     return "" if share is None else f"{share:.1%}"
 
 
-def _table(*headings: str) -> Table:
+def listing(*headings: str) -> Table:
+    """A table for a terminal. What a heading of a model says may break into lines."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1))
     for heading in headings:
         table.add_column(heading, no_wrap=not heading.startswith("model"))

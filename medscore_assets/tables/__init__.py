@@ -47,6 +47,7 @@ from medscore_assets.tables.serving import (
     shadow_scores,
 )
 from medscore_assets.tables.wait_times import (
+    board_closures,
     ed_facilities,
     ed_visits,
     serving_assignments,
@@ -67,6 +68,7 @@ __all__ = [
     "alerts",
     "api_keys",
     "audit_events",
+    "board_closures",
     "care_management_scores",
     "cds_feedback",
     "demo_ground_truth",

@@ -20,6 +20,7 @@ WITH_VALUE = ("ok", "fallback")
 WAIT_STATUSES = (*WITH_VALUE, "no_data", "error", "invalid", "timeout")
 MODEL_KINDS = ("built_in", "plugin", "http")
 ASSIGNMENT_ACTIONS = ("promoted", "rolled_back")
+CLOSURE_CAUSES = ("closed", "redirected", "exceptional", "not_measured")
 LONGEST_WAIT_S = 86_400
 
 FACILITY = "The emergency department."
@@ -305,6 +306,30 @@ serving_assignments = sa.Table(
     sa.CheckConstraint("length(trim(reason)) > 0", name="reason"),
     sa.CheckConstraint("length(trim(assigned_by)) > 0", name="assigned_by"),
     comment="Which model is shown where: append-only.",
+)
+
+board_closures = sa.Table(
+    "board_closures",
+    metadata,
+    sa.Column(
+        "closure_id",
+        sa.BigInteger,
+        sa.Identity(always=True),
+        primary_key=True,
+        comment="Counts the decisions; of a facility and band the last one holds.",
+    ),
+    sa.Column("facility_id", sa.Text, nullable=False, comment=FACILITY),
+    sa.Column("band", sa.Text, nullable=False, comment=BAND),
+    sa.Column("cause", sa.Text, comment="What the board says instead of a wait; NULL: it is open again."),
+    sa.Column("decided_at", TIMESTAMP, nullable=False, comment="From when on it holds."),
+    sa.Column("decided_by", sa.Text, nullable=False, comment="Who typed the command."),
+    sa.Column("reason", sa.Text, nullable=False, comment="Why, in words."),
+    sa.Index("ix_board_closures_facility_id", "facility_id", "band", "closure_id"),
+    sa.CheckConstraint(one_of("band", ALL_BANDS), name="band"),
+    sa.CheckConstraint(one_of("cause", CLOSURE_CAUSES), name="cause"),
+    sa.CheckConstraint("length(trim(reason)) > 0", name="reason"),
+    sa.CheckConstraint("length(trim(decided_by)) > 0", name="decided_by"),
+    comment="Which boards show no wait, by whose decision, whatever models say: append-only.",
 )
 
 wait_time_breakers = sa.Table(

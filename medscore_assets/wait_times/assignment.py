@@ -86,6 +86,11 @@ class Assignment:
         """Who is shown."""
         return Pair(self.model, self.version)
 
+    @property
+    def told(self) -> str:
+        """What it does, in words."""
+        return f"{self.pair} is shown from now on."
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         found = json.loads(self.evidence) if self.evidence else None
@@ -180,8 +185,8 @@ def promote(
     baseline, without evidence that is "better", or for a pair that has no value to show: evidence stays
     when a model stops running.
     """
-    reason, by = require_reason(reason, MIN_REASON), _person(by)
-    _require_place(warehouse, facility_id, band)
+    reason, by = require_reason(reason, MIN_REASON), require_person(by)
+    require_place(warehouse, facility_id, band)
     known = versions(warehouse)
     pair = known_pair(list(known), *pair)
     with warehouse.transaction() as connection:
@@ -216,8 +221,8 @@ def rollback(
     What was itself rolled back is not gone back to. Raises `PermanentError` where there is nothing before,
     without a reason or a name, and for an unknown facility or band.
     """
-    reason, by = require_reason(reason, MIN_REASON), _person(by)
-    _require_place(warehouse, facility_id, band)
+    reason, by = require_reason(reason, MIN_REASON), require_person(by)
+    require_place(warehouse, facility_id, band)
     with warehouse.transaction() as connection:
         warehouse.lock(connection, f"{_PLACE}/{facility_id}/{band}")
         first = default.pair(versions(warehouse, connection))
@@ -244,7 +249,8 @@ def _of_place(
     ]
 
 
-def _require_place(warehouse: Warehouse, facility_id: str, band: str) -> None:
+def require_place(warehouse: Warehouse, facility_id: str, band: str) -> None:
+    """Raises `PermanentError` for a facility or band that there is not."""
     known = warehouse.read(sa.select(tables.ed_facilities.c.facility_id))["facility_id"].to_pylist()
     if facility_id not in known:
         raise PermanentError(
@@ -295,11 +301,10 @@ def _require_value(
         )
 
 
-def _person(by: str) -> str:
+def require_person(by: str) -> str:
+    """The name of who decides. Raises `PermanentError` for none."""
     if not (named := by.strip()):
-        raise PermanentError(
-            "an assignment needs the name of who makes it", where="--by", mend="Give a name."
-        )
+        raise PermanentError("a decision needs the name of who makes it", where="--by", mend="Give a name.")
     return named
 
 

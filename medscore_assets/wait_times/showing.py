@@ -4,7 +4,8 @@ Belongs here: the one answer that board, API and display log share. Does not bel
 (`assignment.py`), ranges and words (`display.py`).
 
 A value is fresh for two ticks. Where the assigned pair has none, its place is taken by the pair that has one
-and did best over the last four weeks; a baseline never takes it.
+and did best over the last four weeks; a baseline never takes it. Nobody vouched for who stands in: what it
+says of eight in ten is shown only where a calibration corrected it. A closed board shows nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from medscore_assets.tables.wait_times import WITH_VALUE
 from medscore_assets.wait_times.assignment import Bootstrap, Pair, by_version, holding, versions
 from medscore_assets.wait_times.attribution import OLDEST
 from medscore_assets.wait_times.bands import ALL_BANDS
+from medscore_assets.wait_times.closing import closed_places
 from resources.warehouse import Warehouse
 
 FRESH = OLDEST
@@ -31,6 +33,9 @@ FRESH = OLDEST
 RANKED_OVER = timedelta(days=28)
 FEWEST_RANKED = 50
 """Patients below which a pair's losses do not rank it."""
+
+CALIBRATED = "_calibrated"
+"""So end the names of models whose time for eight in ten is corrected by what patients waited, or absent."""
 
 REMEMBERED = timedelta(hours=24)
 """How far back a stale value is looked for."""
@@ -60,10 +65,13 @@ class Shown:
     silent_feed: bool = False
     """At the newest tick the facility's feed had fallen silent: the value rests on what is no more."""
 
+    closed: str | None = None
+    """Why somebody closed the board (`CLOSURE_CAUSES`); None: it is open."""
+
     @property
     def current(self) -> bool:
         """Whether it may be shown as what is now."""
-        return self.pair is not None and not self.stale and not self.silent_feed
+        return self.pair is not None and not (self.stale or self.silent_feed or self.closed)
 
 
 def shown(
@@ -93,24 +101,24 @@ def shown(
     wanting = [place for place in places if assigned.get(place, first) not in fresh.get(place, {})]
     order = _ranking(warehouse, connection, at) if wanting else {}
     silent = _silent(warehouse, connection, at)
+    closed = {place: made.cause for place, made in closed_places(warehouse, at, connection).items()}
     found, without = {}, []
     for place in places:
         wanted = assigned.get(place) or first or next(iter(order.get(place, [])), Pair("", ""))
         values = fresh.get(place, {})
         pair = next((p for p in (wanted, *order.get(place, [])) if p in values), None)
+        nothing = Shown(*place, wanted, silent_feed=place[0] in silent, closed=closed.get(place))
         if pair is None:
-            without.append(Shown(*place, wanted, silent_feed=place[0] in silent))
+            without.append(nothing)
         else:
-            found[place] = Shown(
-                *place,
-                wanted,
-                pair,
-                **values[pair],
-                replaced=pair != wanted,
-                stale=False,
-                silent_feed=place[0] in silent,
-            )
+            found[place] = _by(pair, values[pair], nothing, chosen=pair == assigned.get(place, first))
     return found | _stale(warehouse, connection, at, without)
+
+
+def _by(pair: Pair, value: dict[str, Any], nothing: Shown, *, chosen: bool) -> Shown:
+    """A pair's fresh value at a place of which nothing is known yet but its state."""
+    told = changed(nothing, pair=pair, **value, replaced=pair != nothing.assigned, stale=False)
+    return told if chosen or pair.model.endswith(CALIBRATED) else changed(told, p80_seconds=None)
 
 
 def _stale(

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from medscore_assets import tables
 from medscore_assets.alerting.ledger import Ledger
 from medscore_assets.settings import Settings
+from medscore_assets.wait_times.assignment import Pair, by_version, holding
 from medscore_assets.wait_times.bands import ALL_POSTED
 from medscore_assets.wait_times.tick import TIMELY
 from resources.alerts import Alert
@@ -24,6 +25,7 @@ from resources.warehouse import Warehouse
 
 if TYPE_CHECKING:
     import dagster as dg
+    from dagster._core.scheduler.instigation import InstigatorState
 
 SCHEDULE = "wait_time_tick"
 OWNER = "team:clinical-ml"
@@ -34,25 +36,46 @@ DEAD_MAN = f"{PREFIX}tick"
 LATE = TIMELY + timedelta(minutes=5)
 """Nothing for two ticks, and the time that a run takes to start and end."""
 
+_LOADED = datetime.now(UTC)
+"""Since then at the latest whoever asks waits for ticks."""
+
 
 def ticks_are_due(settings: Settings, instance: dg.DagsterInstance) -> bool:
     """Whether somebody wants ticks made: by the setting, or by the schedule's switch in Dagster's UI."""
-    states = instance.all_instigator_state() if instance.schedule_storage else []
-    of_schedule = [state for state in states if state.instigator_name == SCHEDULE]
-    if of_schedule and of_schedule[-1].status.value in ("RUNNING", "STOPPED"):
-        return of_schedule[-1].is_running
+    state = _of_schedule(instance)
+    if state is not None and state.status.value in ("RUNNING", "STOPPED"):
+        return state.is_running
     return settings.schedules == "running"
 
 
-def watch_waits(ledger: Ledger, warehouse: Warehouse, *, now: datetime | None = None) -> list[str]:
+def due_since(instance: dg.DagsterInstance) -> datetime:
+    """Since when ticks that are due are made: since their schedule is on, as far as Dagster tells."""
+    state = _of_schedule(instance)
+    started = getattr(state.instigator_data, "start_timestamp", None) if state is not None else None
+    return _LOADED if started is None else datetime.fromtimestamp(started, UTC)
+
+
+def _of_schedule(instance: dg.DagsterInstance) -> InstigatorState | None:
+    states = instance.all_instigator_state() if instance.schedule_storage else []
+    return next((state for state in reversed(states) if state.instigator_name == SCHEDULE), None)
+
+
+def watch_waits(
+    ledger: Ledger, warehouse: Warehouse, *, since: datetime | None = None, now: datetime | None = None
+) -> list[str]:
     """Raise an alert for all that is wrong at `now` (with a zone), recover what is over; the open keys.
 
-    Without a tick of late only the dead man's alert is raised, and nothing recovers: nothing is known.
+    Without a tick of late only the dead man's alert is raised, and nothing recovers: nothing is known. Before
+    the first tick ever it is raised once patients have come, and ticks been due (`since`), for long enough.
     """
     now = now or datetime.now(UTC)
     tick = _newest(warehouse)
     if tick is None:
-        return []
+        began = _first_arrival(warehouse)
+        if began is None or max(began, since or _LOADED) > now - LATE:
+            return ledger.open_keys(PREFIX)
+        ledger.raise_alert(_dead_man(None, now))
+        return ledger.open_keys(PREFIX)
     if tick["as_of"] < now - LATE:
         ledger.raise_alert(_dead_man(tick["as_of"], now))
         return ledger.open_keys(PREFIX)
@@ -72,13 +95,22 @@ def _newest(warehouse: Warehouse) -> dict[str, Any] | None:
     return rows[0] if rows else None
 
 
-def _dead_man(last: datetime, now: datetime) -> Alert:
+def _first_arrival(warehouse: Warehouse) -> datetime | None:
+    """When the first patient came of whom anything is known; None before anybody did."""
+    c = tables.ed_visits.c
+    query = sa.select(sa.func.min(c.arrival).label("first")).where(c.superseded_at.is_(None))
+    found: datetime | None = warehouse.read(query)["first"][0].as_py()
+    return found
+
+
+def _dead_man(last: datetime | None, now: datetime) -> Alert:
+    told = f"The last tick was that of {last:%Y-%m-%d %H:%M} UTC." if last else "No tick was ever made."
     return Alert(
         key=DEAD_MAN,
         owner=OWNER,
         severity="critical",
         title="no wait times are predicted",
-        detail=f"The last tick was that of {last:%Y-%m-%d %H:%M} UTC. The boards are blank.",
+        detail=f"{told} The boards are blank.",
         mend="See how runs of wait_time_tick end in Dagster. By hand: medscore waits tick",
         opened_at=now,
     )
@@ -109,6 +141,18 @@ def _alerts(warehouse: Warehouse, tick: dict[str, Any]) -> Iterator[Alert]:
             mend="Look at the interface that delivers its visits.",
             opened_at=at,
         )
+    for pair, (places, running) in _not_run(warehouse, at).items():
+        yield Alert(
+            key=f"{PREFIX}assigned:{pair}",
+            owner=OWNER,
+            severity="warning",
+            title=f"the assigned wait-time model {pair} is not run",
+            detail=f"Boards show another model in its place, or none: {', '.join(places)}. "
+            + (f"Of the model this is run: {', '.join(running)}." if running else "No version of it is run."),
+            mend="Promote one that is run, with --force before it has evidence of its own: medscore waits "
+            "promote. Or enable the assigned one in the file of models.",
+            opened_at=at,
+        )
     for facility in _without_value(warehouse, at):
         yield Alert(
             key=f"{PREFIX}board:{facility}",
@@ -119,6 +163,19 @@ def _alerts(warehouse: Warehouse, tick: dict[str, Any]) -> Iterator[Alert]:
             mend="See the statuses of its rows in wait_time_predictions.",
             opened_at=at,
         )
+
+
+def _not_run(warehouse: Warehouse, at: datetime) -> dict[Pair, tuple[list[str], list[str]]]:
+    """Assigned pairs that the tick did not ask: where they are assigned, and versions of them that it did."""
+    c = tables.wait_time_predictions.c
+    query = sa.select(c.model, c.version).where(c.as_of == at).distinct()
+    asked = sorted({Pair(**row) for row in warehouse.read(query).to_pylist()}, key=by_version)
+    found: dict[Pair, tuple[list[str], list[str]]] = {}
+    for (facility, band), made in holding(warehouse, at).items():
+        if made.pair not in asked:
+            running = [str(pair) for pair in asked if pair.model == made.model]
+            found.setdefault(made.pair, ([], running))[0].append(f"{facility} {band}")
+    return found
 
 
 def _without_value(warehouse: Warehouse, at: datetime) -> list[str]:

@@ -26,10 +26,11 @@ from serving.errors import NotFound
 from serving.lists import reading
 from serving.population import unchanged
 from serving.portal import board_view, sessions, web
+from serving.portal.qr import qr_code
 from serving.portal.web import Page
 from serving.service import service_of
 from serving.wait_times import default_of
-from serving.wait_times_reading import Posted, posted
+from serving.wait_times_reading import Posted, facilities, posted
 from serving.wait_times_words import LANGUAGES, NOT_AVAILABLE, Language
 
 KEPT_S = 15
@@ -55,6 +56,7 @@ class Screen(Page):
         return handler
 
 
+_UNKNOWN = "There is no board of such an emergency department."
 _OF_CONTENT = ("content-length", "content-type")
 
 router = APIRouter(route_class=Screen)
@@ -68,9 +70,13 @@ async def board(request: Request, facility: str) -> Response:
     asked = f"?lang={languages[0]}" if len(languages) == 1 else ""
     signed_in = request.url.path.startswith("/portal/")
     if not signed_in and _needs_session(request):
+        # What is no board's name is not repeated.
+        if facility not in await reading(facilities, service_of(request).warehouse):
+            raise NotFound(_UNKNOWN)
         return RedirectResponse(f"/portal{name}{asked}", status_code=HTTPStatus.SEE_OTHER)
     there = await _posted(request, facility)
     address = f"/portal{name}" if signed_in else name
+    link = _public_address(request) + address
     return web.page(
         request,
         "board.html",
@@ -80,7 +86,8 @@ async def board(request: Request, facility: str) -> Response:
         languages=languages,
         address=address,
         query=asked,
-        link=_public_address(request) + address,
+        link=link,
+        code=qr_code(link) if _for_phones(request) and not signed_in else "",
     )
 
 
@@ -106,7 +113,7 @@ async def _posted(request: Request, facility: str) -> Posted:
     default, now = default_of(service), datetime.now(UTC)
     there = await reading(posted, service.warehouse, now, default=default, facility_ids=[facility])
     if facility not in there.facilities:
-        raise NotFound("There is no board of such an emergency department.")
+        raise NotFound(_UNKNOWN)
     return there
 
 
@@ -121,6 +128,13 @@ def _needs_session(request: Request) -> bool:
 def _languages(request: Request) -> tuple[Language, ...]:
     asked = request.query_params.get("lang")
     return tuple(language for language in LANGUAGES if language == asked) or LANGUAGES
+
+
+def _for_phones(request: Request) -> bool:
+    """Whether phones in the waiting room reach the page: its address is known, and everybody may read it."""
+    service = service_of(request)
+    for_all = service.settings.wait_times_public or service.access.open
+    return service.access.rules.public_url is not None and for_all
 
 
 def _public_address(request: Request) -> str:

@@ -15,7 +15,7 @@ from medscore_assets.wait_times.bands import ALL_BANDS, ALL_POSTED
 from medscore_assets.wait_times.display import CAP_MINUTES, Displayed
 from medscore_assets.wait_times.showing import FRESH
 from serving.wait_times_reading import SMALL, Current, Posted
-from serving.wait_times_words import NOT_AVAILABLE, Language, duration, eight_in_ten, range_text
+from serving.wait_times_words import Language, duration, eight_in_ten, range_text, without_wait
 
 _NBSP = "\N{NO-BREAK SPACE}"
 
@@ -34,6 +34,8 @@ _WORDS: Mapping[Language, Mapping[str, str]] = {
         "levels_ctas_4_5": "triage levels 4 and 5",
         "above_cap": "more than {cap}",
         "nothing": "not available",
+        "closed": "closed, ask at the desk",
+        "taken_away": "not available, ask at the desk",
         "beyond_open_range": "More than 2 in 10 people wait longer than {cap}",
         "beyond_above_cap": "More than half of the people wait longer than {cap}",
         "how_to_read": "Second time: 8 in 10 people are seen within it.",
@@ -62,6 +64,8 @@ _WORDS: Mapping[Language, Mapping[str, str]] = {
         "levels_ctas_4_5": "niveaux de triage 4 et 5",
         "above_cap": "plus de {cap}",
         "nothing": "non disponible",
+        "closed": "fermé, demandez à l’accueil",
+        "taken_away": "non disponible, demandez à l’accueil",
         "beyond_open_range": "Plus de 2 personnes sur 10 attendent plus de {cap}",
         "beyond_above_cap": "Plus de la moitié des gens attendent plus de {cap}",
         "how_to_read": "Second temps : 8 personnes sur 10 sont vues en cette durée ou moins.",
@@ -133,13 +137,11 @@ class Board:
 
 def board_of(posted: Posted, facility_id: str, languages: Sequence[Language]) -> Board:
     """The board of a facility of `posted`. Raises KeyError for one that is not in it."""
-    current = {
-        band: found
-        for (name, band), found in posted.places.items()
-        if name == facility_id and found.display.code != "nothing"
-    }
+    here = {band: found for (name, band), found in posted.places.items() if name == facility_id}
+    current = {band: found for band, found in here.items() if found.display.code != "nothing"}
+    closed = {band: found.answer.closed for band, found in here.items() if found.answer.closed}
     as_of = min((found.answer.as_of for found in current.values() if found.answer.as_of), default=None)
-    sides = [_side(posted, facility_id, current, as_of, language) for language in languages]
+    sides = [_side(posted, facility_id, current, closed, as_of, language) for language in languages]
     return Board(sides, as_of + FRESH if as_of else None)
 
 
@@ -170,37 +172,41 @@ def _side(
     posted: Posted,
     facility_id: str,
     current: Mapping[str, Current],
+    closed: Mapping[str, str],
     as_of: datetime | None,
     language: Language,
 ) -> Side:
     words, facility = _WORDS[language], posted.facilities[facility_id]
     at = _clock(as_of, facility.zone, language) if as_of else ""
-    lines = [_line(current.get(band), band, language) for band in ALL_BANDS]
+    lines = [_line(current.get(band), band, closed.get(band), language) for band in ALL_BANDS]
     ranges = [
         found
         for found in current.values()
         if found.display.code == "range" and found.answer.p80_seconds is not None
     ]
-    headline = next((line for line in lines if line.band == ALL_POSTED and line.known), None)
+    headline = next((line for line in lines if line.band == ALL_POSTED), None)
+    has_headline = ALL_POSTED in current or (ALL_POSTED in closed and current)
+    cause = closed.get(ALL_POSTED)
     return Side(
         language=language,
         name=words["name"].format(name=facility.name_fr if language == "fr" else facility.name),
         title=words["title"],
         as_of=words["as_of"].format(time=at) if at else "",
-        headline=headline,
+        headline=headline if has_headline else None,
         lines=[line for line in lines if line.band != ALL_POSTED] if current else [],
         how_to_read=words["how_to_read"] if ranges else "",
         counts=_counts(posted, facility_id, words) if current else [],
-        blank=NOT_AVAILABLE[language],
-        notes=(words["first"], words["worse"]),
+        blank=without_wait(cause, language),
+        # Nobody is seen first where nobody is seen.
+        notes=(words["worse"],) if cause == "closed" and not current else (words["first"], words["worse"]),
         lost=words["lost"].format(time=at) if at else "",
     )
 
 
-def _line(found: Current | None, band: str, language: Language) -> Line:
+def _line(found: Current | None, band: str, closed: str | None, language: Language) -> Line:
     words = _WORDS[language]
     if found is None:
-        nothing = words["nothing"]
+        nothing = words["nothing" if closed is None else "closed" if closed == "closed" else "taken_away"]
         return Line(band, words[band], words[f"levels_{band}"], nothing, nothing, "", known=False)
     display = found.display
     within = ""

@@ -119,6 +119,8 @@ def places(
 
 
 def _state(answer: Shown) -> str:
+    if answer.closed is not None:
+        return f"Closed by hand ({answer.closed.replace('_', ' ')})"
     if answer.silent_feed:
         return "Blank: the feed has fallen silent"
     if not answer.current:

@@ -58,10 +58,10 @@ class Boards:
         return create_app(settings, champions=SimpleNamespace(start=lambda: None, stop=lambda: None))
 
     @contextmanager
-    def closed(self, folder: Path, **options: Any) -> Iterator[httpx.Client]:
-        """A client of a site that tells people apart."""
+    def closed(self, folder: Path, address: str | None = None, **options: Any) -> Iterator[httpx.Client]:
+        """A client of a site that tells people apart, and that others reach at `address`."""
         file = folder / "access.toml"
-        file.write_text("api_keys = true\n")
+        file.write_text("api_keys = true\n" + (f'public_url = "{address}"\n' if address else ""))
         with running(self.app(access_file=file, **options), ready=False) as client:
             yield client
 

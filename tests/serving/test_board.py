@@ -10,6 +10,7 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import httpx
@@ -18,14 +19,16 @@ import pytest
 from medscore_assets.settings import Settings
 from medscore_assets.wait_times.assignment import promote, rollback
 from medscore_assets.wait_times.bands import ALL_BANDS, ALL_POSTED
+from medscore_assets.wait_times.closing import close, reopen
 from medscore_assets.wait_times.display import NOTHING, Displayed, displayed
 from medscore_assets.wait_times.showing import FRESH
 from medscore_assets.wait_times.tick import EVERY
 from serving.app import create_app
 from serving.portal import board_view, web
 from serving.portal.board_view import board_of, figure
+from serving.portal.qr import qr_code
 from serving.wait_times_reading import Posted, posted
-from serving.wait_times_words import BAND_NAMES, LANGUAGES, NOT_AVAILABLE, range_text
+from serving.wait_times_words import BAND_NAMES, CLOSED, LANGUAGES, NOT_AVAILABLE, range_text
 from tests.serving.board_site import (  # noqa: F401  fixtures
     BOOST,
     BUSY,
@@ -88,6 +91,45 @@ def test_without_a_current_value_the_board_is_blank_and_says_so(site: httpx.Clie
         assert read.all("div", id="sheet")[0]["data-valid-until"] == ""
 
 
+def test_a_closed_board_says_why_without_minutes_and_opens_with_the_next_refresh(
+    site: httpx.Client, boards: Boards
+) -> None:
+    address, why = f"/board/{BUSY}/times", {"by": "Test", "reason": "a test of the board"}
+    before = site.get(address)
+    try:
+        close(boards.warehouse, BUSY, "ctas_3", "closed", **why)
+        text = text_of(site.get(address))
+        for line in ("closed, ask at the desk", "fermé, demandez à l’accueil", "1 h 30 – 2 h 15"):
+            assert line in text
+        for band in {*ALL_BANDS} - {"ctas_3"}:
+            close(boards.warehouse, BUSY, band, "closed", **why)
+        closed = Read(site.get(address, headers={"If-None-Match": before.headers["etag"]}))
+        said = " ".join(closed.text.split())
+        for language in LANGUAGES:
+            assert CLOSED["closed"][language] in said
+        assert DIGIT.search(said.replace("911", "")) is None
+        assert closed.all("div", id="sheet")[0]["data-valid-until"] == ""
+        assert "sickest" not in said
+
+        told = site.get(f"/wait_time/feed/{BUSY}").json()
+        assert (told["status"], told["valid_until"]) == ("closed", None)
+        assert {(band["status"], band["closed"], band["displayed"]) for band in told["bands"]} == {
+            ("closed", "closed", None)
+        }
+        assert told["bands"][0]["text"] == dict(CLOSED["closed"])
+        places = site.get("/wait_time", params={"facility": BUSY}).json()["places"]
+        assert {(place["status"], place["closed"], place["current"]) for place in places} == {
+            ("closed", "closed", None)
+        }
+        monitor = text_of(site.get(f"/portal/waits?facility={BUSY}"))
+        assert "Somebody closed it (closed)" in monitor
+        assert "Closed by hand" in monitor
+    finally:
+        for band in ALL_BANDS:
+            reopen(boards.warehouse, BUSY, band, **why)
+    assert site.get(address).text == before.text
+
+
 def test_times_that_are_two_ticks_old_are_gone(boards: Boards) -> None:
     late = boards.newest + FRESH
     there = posted(boards.warehouse, late, default=DEFAULT, facility_ids=[BUSY])
@@ -128,6 +170,7 @@ def test_who_may_look_is_as_the_settings_say(boards: Boards, tmp_path: Path) -> 
     with boards.closed(tmp_path) as client:
         assert client.get(f"/board/{BUSY}/times").headers["location"] == "/portal/login"
         assert client.get(f"/portal/board/{BUSY}").headers["location"] == "/portal/login"
+        assert client.get("/board/nowhere").status_code == 404
         now = datetime.now(UTC)
         keys = {
             role: {"Authorization": f"Bearer {make_key(boards.warehouse, role, now)}"}
@@ -139,6 +182,22 @@ def test_who_may_look_is_as_the_settings_say(boards: Boards, tmp_path: Path) -> 
         assert refused.status_code == 403
         assert "analysts and stewards" in refused.text
         assert client.get("/portal/waits", headers=keys["analyst"]).status_code == 200
+
+
+def test_a_code_for_phones_is_there_where_they_reach_the_page(boards: Boards, tmp_path: Path) -> None:
+    address = "https://waits.hospital.example"
+
+    def page(**options: Any) -> str:
+        with boards.closed(tmp_path, **options) as client:
+            key = make_key(boards.warehouse, "coordinator", datetime.now(UTC))
+            return client.get(f"/board/{BUSY}?lang=fr", headers={"Authorization": f"Bearer {key}"}).text
+
+    shown = page(address=address, wait_times_public=True)
+    assert qr_code(f"{address}/board/{BUSY}") in shown
+    assert qr_code(f"{address}/board/{BUSY}") != qr_code(f"{address}/board/{EMPTY}")
+    assert "style=" not in shown
+    for without in ({"address": address}, {"wait_times_public": True}):
+        assert "<svg" not in page(**without)
 
 
 def test_a_screen_without_a_database_says_so_to_patients_and_loads_again() -> None:

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from medscore_assets.wait_times.assignment import promote, rollback
 from medscore_assets.wait_times.bands import ALL_POSTED
+from medscore_assets.wait_times.closing import close, reopen
 from tests.serving.board_site import (  # noqa: F401  fixtures
     BOOST,
     BUSY,
@@ -32,6 +33,19 @@ _FAULTS = Path(__file__).with_name("page_faults.js").read_text(encoding="utf-8")
 _SIZES = (
     "[...document.querySelectorAll('.side.on .figure')].map((e) => parseFloat(getComputedStyle(e).fontSize))"
 )
+
+_COVERED = """(() => {
+  const code = document.querySelector(".code").getBoundingClientRect();
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), covered = [];
+  while (texts.nextNode()) {
+    const range = document.createRange();
+    range.selectNodeContents(texts.currentNode);
+    for (const r of range.getClientRects())
+      if (r.width > 1 && r.right > code.left && r.bottom > code.top && r.top < code.bottom)
+        covered.push(texts.currentNode.textContent);
+  }
+  return covered;
+})()"""
 
 SIZES = ((1920, 1080), (3840, 2160), (1280, 720), (1280, 900))
 PHONE = (390, 844)
@@ -106,6 +120,33 @@ def test_a_screen_shows_one_language_at_a_time_whole_and_large_enough(page: Page
         expect(side(page, "en")).to_be_hidden()
         assert fit(page)
         assert page.evaluate(_FAULTS) == []
+
+
+def test_a_code_for_phones_and_closed_bands_leave_the_screen_whole(
+    chromium: Browser, boards: Boards, tmp_path: Path
+) -> None:
+    place, why = (boards.warehouse, BUSY, ALL_POSTED), {"by": "Test", "reason": "a test of the board"}
+    public = boards.closed(tmp_path, "https://waits.hospital.example", wait_times_public=True)
+    close(*place, "exceptional", **why)
+    try:
+        with public as client:
+            for page in watched(chromium, client, viewport={"width": 1920, "height": 1080}):
+                for facility in (BUSY, LONG, EMPTY):
+                    page.goto(f"/board/{facility}?lang=fr")
+                    code = page.locator(".code svg").bounding_box()
+                    assert code["width"] == code["height"] > 0.15 * 1080
+                    assert fit(page)
+                    assert page.evaluate(_COVERED) == []
+                    assert page.evaluate(_FAULTS) == []
+                page.goto(f"/board/{BUSY}?lang=fr")
+                expect(page.locator(".main-band .figure")).to_have_text(
+                    "non disponible, demandez à l’accueil"
+                )
+                page.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
+                expect(page.locator(".code")).to_be_hidden()
+                assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    finally:
+        reopen(*place, **why)
 
 
 def test_a_choice_of_language_stays(page: Page) -> None:

@@ -23,6 +23,8 @@ from medscore_assets.wait_times.assignment import (
     versions,
 )
 from medscore_assets.wait_times.comparison import Difference, Evidence
+from medscore_assets.wait_times.models.calibrated import calibrated
+from medscore_assets.wait_times.models.moving_average import MovingAverage60
 from medscore_assets.wait_times.registry import Registry
 from medscore_assets.wait_times.showing import Shown, shown
 from resources.errors import PermanentError
@@ -165,6 +167,28 @@ def test_the_best_of_the_others_stands_in_but_never_a_baseline(ticked: Warehouse
     without_values(ticked, FLUID, Pair("moving_average_120", "1.0.0"))
     nobody = at(ticked)
     assert (nobody.pair, nobody.current) == (None, False)
+
+
+def test_who_stands_in_tells_of_eight_in_ten_only_if_calibrated(ticked: Warehouse) -> None:
+    assign(ticked, TABLE)
+    chosen = at(ticked)
+    assert (chosen.pair, chosen.replaced, chosen.p80_seconds is None) == (TABLE, False, False)
+    assign(ticked, FLUID, now=NOW + timedelta(minutes=1))
+    others = [pair for pair in versions(ticked) if pair != TABLE]
+    without_values(ticked, *others)
+    raw = at(ticked, NOW + timedelta(minutes=1))
+    assert (raw.pair, raw.replaced, raw.wait_seconds) == (TABLE, True, chosen.wait_seconds)
+    assert raw.p80_seconds is None
+    # Nobody chose a model either where the settings' one never ran.
+    nobodys = shown(ticked, NOW, default=Bootstrap("crystal_ball"), facilities=[ED], bands=["ctas_3"])
+    assert [(s.pair, s.replaced, s.p80_seconds) for s in nobodys.values()] == [(TABLE, False, None)]
+
+    name = calibrated(MovingAverage60()).name.replace("moving_average_60", TABLE.model)
+    with ticked.transaction() as connection:
+        for table in (tables.wait_time_predictions, tables.wait_time_model_versions):
+            connection.execute(sa.update(table).where(table.c.model == TABLE.model).values(model=name))
+    corrected = at(ticked, NOW + timedelta(minutes=1))
+    assert (corrected.pair, corrected.p80_seconds) == (Pair(name, "1.0.0"), chosen.p80_seconds)
 
 
 def test_a_value_is_shown_for_two_ticks_and_then_called_stale(untouched: Warehouse) -> None:

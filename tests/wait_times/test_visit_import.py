@@ -20,6 +20,7 @@ from medscore_assets.demo.emergency import SOURCE, SimulatedVisits, simulate
 from medscore_assets.tables import ed_visits
 from medscore_assets.wait_times.importers import hl7_adt, visits_csv
 from medscore_assets.wait_times.importers.records import Report, opaque_id
+from medscore_assets.wait_times.importers.repeated_hour import EARLIER
 from medscore_assets.wait_times.importers.visit_changes import Change, new_versions
 from medscore_assets.wait_times.visit_loading import (
     DEMO,
@@ -137,8 +138,8 @@ def test_a_csv_row_is_taken_or_refused_with_its_line_and_never_its_value(tmp_pat
     path.write_text(CSV)
     report = Report()
     (rows,) = visits_csv.read_visits(path, ZONES, report, now=NOW)
-    first, second = rows.to_pylist()
-    assert report.taken == 2
+    first, second, third = rows.to_pylist()
+    assert report.taken == 3
     assert first["arrival"] == second["arrival"] == utc("2026-03-02T15:00:00")
     assert (second["pia_at"], second["ctas"]) == (utc("2026-03-02T16:01:00"), 3)
     assert first["visit_id"] == opaque_id("general-ed", "1001") != "1001"
@@ -148,7 +149,6 @@ def test_a_csv_row_is_taken_or_refused_with_its_line_and_never_its_value(tmp_pat
         5: "arrival",
         6: "ctas",
         7: "arrival",
-        8: "arrival",
         9: "recorded_at",
         10: "arrival",
         11: "visit_id",
@@ -160,7 +160,9 @@ def test_a_csv_row_is_taken_or_refused_with_its_line_and_never_its_value(tmp_pat
         f"visits.csv:{line}": name for line, name in expected.items()
     }
     assert "skipped" in refused["visits.csv:7"][1]
-    assert "twice" in refused["visits.csv:8"][1]
+    # Of the hour that the clocks showed twice, the reading with the longer wait.
+    assert third["arrival"] == utc("2025-11-02T05:30:00")
+    assert report.repaired == {("arrival", EARLIER): 1}
     said = str(report.as_dict())
     assert not any(value in said for value in ("yesterday", "perhaps", "1002", "77"))
 
@@ -342,9 +344,9 @@ def test_the_commands_import_facilities_and_then_files_of_both_kinds(
     assert document(lambda: wait_visits.import_facilities(facilities, as_json=True)) == {"facilities": 1}
     both = [visits, messages]
     first = document(lambda: wait_visits.import_visits(both, None, as_json=True))
-    assert (first["taken"], first["added"], first["superseded"]) == (4, 4, 0)
+    assert (first["taken"], first["added"], first["superseded"]) == (5, 5, 0)
     assert {"field": "MSH-7", "reason": "the time has no minutes", "rows": 1, "first": "adt.hl7:8"} in first[
         "refused"
     ]
     again = document(lambda: wait_visits.import_visits(both, None, as_json=True))
-    assert (again["taken"], again["added"], again["present"]) == (4, 0, 2)
+    assert (again["taken"], again["added"], again["present"]) == (5, 0, 3)

@@ -21,19 +21,32 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from medscore_assets.wait_times.importers.records import (
+    AHEAD,
     UNREADABLE,
+    Readings,
     RefusedRow,
     Report,
     facility_zone,
-    in_utc,
     opaque_id,
+    readings_of,
     refuse_future,
 )
+from medscore_assets.wait_times.importers.repeated_hour import RECORDED, choose
 from medscore_assets.wait_times.importers.visit_changes import Change
 from resources.errors import PermanentError
 
 MAPPING_FILE = Path(__file__).with_name("hl7_adt.toml")
 SOURCE = "hl7-adt"
+ORDER: Final = {
+    "registered_at": 0,
+    "triage_at": 0,
+    "pia_at": 1,
+    "left_at": 2,
+    "left_unless_seen": 2,
+    "disposition_at": 2,
+    RECORDED: 3,
+}
+"""Which of a message's times come first; some register first, and some triage."""
 DELETED: Final = '""'
 FRAMING = "\x0b\x1c"
 _PLACE = r"^[A-Z][A-Z0-9]{2}-[1-9][0-9]?(\.[1-9][0-9]?)?$"
@@ -126,7 +139,7 @@ def read_messages(
     for line, segments in _messages(path, mapping.segments()):
         found = True
         try:
-            change = _change(_Message.parsed(segments), mapping, zones, now)
+            change = _change(_Message.parsed(segments), mapping, zones, report, now)
         except RefusedRow as refused:
             report.refuse(refused, f"{path.name}:{line}")
             continue
@@ -223,7 +236,7 @@ def _component(segment: Any, field: int) -> str:
 
 
 def _change(
-    message: _Message, mapping: AdtMapping, zones: Mapping[str, ZoneInfo], now: datetime
+    message: _Message, mapping: AdtMapping, zones: Mapping[str, ZoneInfo], report: Report, now: datetime
 ) -> Change | str:
     """What a message changes, or of which ignored kind it is."""
     kind, trigger = message.text("MSH-9.1"), message.text("MSH-9.2") or message.text("EVN-1")
@@ -240,15 +253,26 @@ def _change(
     recorded = _moment(message.text("MSH-7"), zone, "MSH-7")
     if recorded is None:
         raise RefusedRow("MSH-7", "the time of the message is missing")
-    refuse_future(recorded, now)
     told = {} if trigger in events.cancel else _told(message, mapping, zone)
+    times = {name: found for name, found in told.items() if isinstance(found, tuple)}
+    chosen = choose(times | {RECORDED: recorded}, ORDER, now + AHEAD)
+    refuse_future(chosen.times[RECORDED], now)
+    told |= {name: chosen.times[name] for name in times}
     if trigger in events.cancel_discharge:
         told |= {"disposition_at": None, "left_at": None}
-    return Change(facility, opaque_id(facility, number), recorded, told, cancelled=trigger in events.cancel)
+    chosen.count(report)
+    return Change(
+        facility,
+        opaque_id(facility, number),
+        chosen.times[RECORDED],
+        told,
+        cancelled=trigger in events.cancel,
+        others=chosen.others,
+    )
 
 
 def _told(message: _Message, mapping: AdtMapping, zone: ZoneInfo) -> dict[str, Any]:
-    """The fields of a visit that a message tells, None where it takes one away."""
+    """The fields of a visit that a message tells, times as `Readings`; None where it takes one away."""
     places, told = mapping.places, dict[str, Any]()
     for name in ("registered_at", "triage_at", "pia_at", "left_at"):
         place = getattr(places, name)
@@ -280,8 +304,8 @@ def _level(text: str, place: str) -> int | None:
     return int(text)
 
 
-def _moment(text: str, zone: ZoneInfo, place: str) -> datetime | None:
-    """UTC of an HL7 time with minutes; None if it is to be taken away, or absent."""
+def _moment(text: str, zone: ZoneInfo, place: str) -> Readings | None:
+    """What an HL7 time with minutes can mean; None if it is to be taken away, or absent."""
     import hl7
 
     if text in ("", DELETED):
@@ -296,4 +320,4 @@ def _moment(text: str, zone: ZoneInfo, place: str) -> datetime | None:
         raise RefusedRow(place, UNREADABLE) from None
     if found is None:
         raise RefusedRow(place, UNREADABLE)
-    return in_utc(found, zone, place)
+    return readings_of(found, zone, place)

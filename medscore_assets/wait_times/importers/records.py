@@ -20,6 +20,12 @@ from resources.errors import PermanentError
 
 UNREADABLE = "the time cannot be read"
 SKIPPED = "the zone's clocks skipped this time"
+AHEAD = timedelta(minutes=5)
+"""By so much clocks may differ: a record from further ahead lies in the future."""
+
+Readings = tuple[datetime, ...]
+"""What a time can mean, in UTC: one moment, or two in an hour that clocks repeat, the earlier first."""
+
 TWICE = "the zone's clocks showed this time twice: give the offset"
 
 
@@ -44,12 +50,13 @@ class Report:
     """What became of the rows of a source. Holds no value of any patient.
 
     `taken`: rows (messages) that were taken; `ignored`: by kind, those that are of no concern;
-    `refused`: by field and reason.
+    `refused`: by field and reason; `repaired`: by field and how, times that could mean two moments.
     """
 
     taken: int = 0
     ignored: dict[str, int] = field(default_factory=dict)
     refused: dict[tuple[str, str], Refused] = field(default_factory=dict)
+    repaired: dict[tuple[str, str], int] = field(default_factory=dict)
 
     @property
     def refused_rows(self) -> int:
@@ -63,13 +70,19 @@ class Report:
         earlier = self.refused.get(key)
         self.refused[key] = Refused((earlier.rows if earlier else 0) + 1, earlier.first if earlier else place)
 
+    def repair(self, name: str, how: str) -> None:
+        self.repaired[name, how] = self.repaired.get((name, how), 0) + 1
+
     def as_dict(self) -> dict[str, Any]:
         """Fit for JSON."""
         refused = [
             {"field": name, "reason": reason, "rows": found.rows, "first": found.first}
             for (name, reason), found in self.refused.items()
         ]
-        return {"taken": self.taken, "ignored": self.ignored, "refused": refused}
+        repaired = [
+            {"field": name, "how": how, "times": times} for (name, how), times in self.repaired.items()
+        ]
+        return {"taken": self.taken, "ignored": self.ignored, "refused": refused, "repaired": repaired}
 
 
 def opaque_id(facility_id: str, visit_number: str) -> str:
@@ -107,30 +120,48 @@ def facility_zone(facility_id: str, zones: Mapping[str, ZoneInfo]) -> ZoneInfo:
 
 def iso_moment(text: str, zone: ZoneInfo, name: str) -> datetime:
     """UTC of an ISO 8601 date and time; without an offset it is of the zone's wall clock."""
+    return _one(iso_readings(text, zone, name), name)
+
+
+def iso_readings(text: str, zone: ZoneInfo, name: str) -> Readings:
+    """What an ISO 8601 date and time can mean; without an offset it is of the zone's wall clock."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise RefusedRow(name, UNREADABLE) from None
     if len(text) <= len("2026-01-01"):
         raise RefusedRow(name, "a date without a time")
-    return in_utc(moment, zone, name)
+    return readings_of(moment, zone, name)
 
 
 def in_utc(moment: datetime, zone: ZoneInfo, name: str) -> datetime:
     """UTC of a time with an offset, or of the zone's wall clock; `RefusedRow` where that is not one."""
+    return _one(readings_of(moment, zone, name), name)
+
+
+def readings_of(moment: datetime, zone: ZoneInfo, name: str) -> Readings:
+    """What a time with an offset, or of the zone's wall clock, can mean; `RefusedRow` if nothing."""
     try:
         if moment.tzinfo is not None:
-            return moment.astimezone(UTC)
+            return (moment.astimezone(UTC),)
         first, second = (moment.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
     except OverflowError:
         raise RefusedRow(name, UNREADABLE) from None
     if first == second:
-        return first
+        return (first,)
     # Of an hour that the clocks repeat, fold 0 is the earlier one; of one that they skip, the later.
-    raise RefusedRow(name, TWICE if second > first else SKIPPED)
+    if second < first:
+        raise RefusedRow(name, SKIPPED)
+    return first, second
+
+
+def _one(readings: Readings, name: str) -> datetime:
+    if len(readings) > 1:
+        raise RefusedRow(name, TWICE)
+    return readings[0]
 
 
 def refuse_future(moment: datetime, now: datetime) -> None:
     """`RefusedRow` for a record of the future: it would be known before it was written."""
-    if moment > now + timedelta(minutes=5):
+    if moment > now + AHEAD:
         raise RefusedRow("recorded_at", "lies in the future")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -34,7 +34,8 @@ class Change:
 
     `told` has the fields of `ed_visits` that it tells, None to take one away, and besides them
     `registered_at`, which begins the wait unless triage came before, and `left_unless_seen`: the end of a
-    visit that was coded as left without being seen. A cancelled visit is as if it had never been.
+    visit that was coded as left without being seen. A cancelled visit is as if it had never been. `others`
+    has what a told time could mean as well: if that is what is known, it stays.
     """
 
     facility_id: str
@@ -42,6 +43,7 @@ class Change:
     recorded_at: datetime
     told: Mapping[str, Any]
     cancelled: bool = False
+    others: Mapping[str, datetime] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -91,14 +93,16 @@ def laid_upon(state: State, change: Change) -> State:
     """The state of a visit after a change."""
     if change.cancelled:
         return NOTHING
-    told = change.told
+    told, others = dict(change.told), change.others
+    ended = "disposition_at" if told.get("pia_at", state["pia_at"]) is not None else "left_at"
+    known = {"registered_at": "arrival", "left_unless_seen": ended}
+    told |= {name: other for name, other in others.items() if state.get(known.get(name, name)) == other}
     after = state | {name: told[name] for name in FIELDS if name in told}
     begins = [told.get("registered_at") or state["arrival"], after["triage_at"]]
     if "arrival" not in told:
         after["arrival"] = min((moment for moment in begins if moment), default=None)
     if "left_unless_seen" in told:
-        seen = after["pia_at"] is not None
-        after["disposition_at" if seen else "left_at"] = told["left_unless_seen"]
+        after[ended] = told["left_unless_seen"]
     return after
 
 

@@ -25,14 +25,16 @@ import numpy as np
 import pyarrow as pa
 
 from medscore_assets.wait_times.importers.records import (
+    AHEAD,
     RefusedRow,
     Report,
     facility_zone,
-    iso_moment,
+    iso_readings,
     known_zone,
     opaque_id,
     refuse_future,
 )
+from medscore_assets.wait_times.importers.repeated_hour import choose
 from medscore_assets.wait_times.importers.versions import (
     TIMES,
     VISITS_SCHEMA,
@@ -45,6 +47,8 @@ from resources.errors import PermanentError
 SOURCE = "csv"
 REQUIRED = ("facility_id", "visit_id", "arrival")
 TRUE, FALSE = ("true", "t", "1", "yes", "y"), ("false", "f", "0", "no", "n", "")
+ORDER = {"arrival": 0, "triage_at": 1, "pia_at": 2, "left_at": 3, "disposition_at": 3, "recorded_at": 4}
+"""Which of a visit's times come first."""
 BATCH_ROWS = 100_000
 FACILITY_COLUMNS = ("facility_id", "name", "name_fr", "zone", "region")
 
@@ -72,7 +76,7 @@ def read_visits(
             if not cells:
                 continue
             try:
-                rows.append(_row(header, cells, zones, now))
+                rows.append(_row(header, cells, zones, report, now))
             except RefusedRow as refused:
                 report.refuse(refused, f"{path.name}:{reader.line_num}")
                 continue
@@ -103,17 +107,22 @@ def read_facilities(path: Path) -> pa.Table:
     return pa.Table.from_pylist(rows, pa.schema([(name, pa.string()) for name in FACILITY_COLUMNS]))
 
 
-def _row(header: list[str], cells: list[str], zones: Mapping[str, ZoneInfo], now: datetime) -> dict[str, Any]:
+def _row(
+    header: list[str], cells: list[str], zones: Mapping[str, ZoneInfo], report: Report, now: datetime
+) -> dict[str, Any]:
     if len(cells) != len(header):
         raise RefusedRow("row", "has another number of fields than the header")
     texts = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
     zone = facility_zone(texts["facility_id"], zones)
     if not texts["visit_id"]:
         raise RefusedRow("visit_id", "missing")
-    times = {
-        name: iso_moment(text, zone, name) if (text := texts.get(name, "")) else None
+    read = {
+        name: iso_readings(text, zone, name)
         for name in (*TIMES, "recorded_at")
+        if (text := texts.get(name, ""))
     }
+    chosen = choose(read, ORDER, now + AHEAD if "recorded_at" in texts else now)
+    times = {name: chosen.times.get(name) for name in (*TIMES, "recorded_at")}
     if "recorded_at" in texts:
         if times["recorded_at"] is None:
             raise RefusedRow("recorded_at", "missing")
@@ -122,13 +131,15 @@ def _row(header: list[str], cells: list[str], zones: Mapping[str, ZoneInfo], now
         raise RefusedRow("arrival", "missing, like every other time")
     elif any(moment > now for moment in times.values() if moment):
         raise RefusedRow("row", "has a time in the future")
-    return {
+    row = {
         "facility_id": texts["facility_id"],
         "visit_id": opaque_id(texts["facility_id"], texts["visit_id"]),
         **times,
         "ctas": _level(texts.get("ctas", "")),
         "scheduled": _truth(texts.get("scheduled", "")),
     }
+    chosen.count(report)
+    return row
 
 
 def _level(text: str) -> int | None:
