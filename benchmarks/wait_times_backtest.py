@@ -3,11 +3,11 @@
 Run: python -m benchmarks.wait_times_backtest [--days 60] [--all] [--json FILE]
 
 It runs `medscore waits backtest` in this process, its libraries loaded: visits are read from PostgreSQL, six
-weeks to learn from and a week of warm-up before the period among them, every model is fitted daily and asked
-at every tick of warm-up and period, and the outcomes are measured. Time of the processor is that of this
-process and of the database server together. The departments are made up, and loaded beforehand. Without
-`--all` the nine models run that estimate by themselves; with it, those too that calibrate others, as the
-command does unless a file of models says otherwise.
+weeks to learn from before the period among them, every model is fitted daily and asked at every tick, and the
+outcomes are measured. Time of the processor is that of this process and of the database server together. The
+departments are made up, and loaded beforehand. Without `--all` the nine models run that estimate by
+themselves; with it, those too that calibrate others, as the command does unless a file of models says
+otherwise: they, and what they learn from, run for a week of warm-up before.
 """
 
 from __future__ import annotations

@@ -5,11 +5,13 @@ here: estimating (`models/`), attributing and measuring (`attribution.py`, `eval
 
 It runs the code of live ticks: the same snapshots, the same fits at 04:00, the same calls and checks. The
 ticks between two fits are one batch of scenes. A fit and a snapshot get what was on record at their moment,
-nothing later; so do models that correct others by outcomes.
+nothing later; so do models that correct others by outcomes. Before the period run only those whose outcomes
+somebody learns from.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time, timedelta
@@ -27,7 +29,7 @@ from medscore_assets.wait_times.model import Fitted, History, Model
 from medscore_assets.wait_times.prediction import Status
 from medscore_assets.wait_times.running import ModelRun, fit_models, run_models
 from medscore_assets.wait_times.snapshot import HISTORY, Snapshot, build_snapshot
-from medscore_assets.wait_times.visits import LONGEST_WAIT, NEVER, Visits
+from medscore_assets.wait_times.visits import LONGEST_WAIT, NEVER, Ints, Visits
 from resources.errors import PermanentError
 
 EVERY = timedelta(minutes=15)
@@ -38,7 +40,7 @@ LEARNING_DAYS = 42
 OUTCOME_DAYS = 15
 """Days of earlier predictions whose outcomes a fit gets: calibration looks back over fourteen."""
 WARM_UP = timedelta(days=7)
-"""Before the period: models run and are not judged, so that there are outcomes to correct by."""
+"""Before the period, where any model corrects by outcomes: what it learns from runs and is not judged."""
 
 Pair = tuple[str, str]
 
@@ -72,7 +74,7 @@ class BacktestResult:
     skipped: tuple[str, ...]
     """Models that know the present only, as services do, and were not run."""
     seconds: Mapping[Pair, float]
-    """Time on the clock that each model took, fits and predictions, over warm-up and period."""
+    """Time on the clock that each model took, fits and predictions, over period and, if it ran, warm-up."""
 
 
 @dataclass
@@ -90,8 +92,8 @@ class _Replay:
     faults: list[Fault] = field(default_factory=list)
     seconds: dict[Pair, float] = field(default_factory=dict)
 
-    def fit(self, at: datetime) -> None:
-        """Lets every model learn from what was on record. What it learned before stays if it fails."""
+    def fit(self, at: datetime, models: Sequence[Model]) -> None:
+        """Lets models learn from what was on record. What one learned before stays if it fails."""
         history = History(
             visits=on_record(self.visits, at, at - timedelta(days=self.days) - HISTORY),
             as_of=at,
@@ -101,24 +103,24 @@ class _Replay:
             outcomes=self._outcomes(at),
             earlier=self.fitted,
         )
-        for run in fit_models(self.models, history):
+        for run in fit_models(models, history):
             self._note(at, (run.name, run.version), "fit", run.seconds, run.error)
             if run.parameters is not None:
                 # A facility that a fit leaves out keeps what was learned of it before.
                 earlier = self.fitted.get((run.name, run.version), {})
                 self.fitted[run.name, run.version] = {**earlier, **run.parameters}
 
-    def predict(self, ticks: Sequence[datetime], until: datetime) -> None:
-        """All models at some ticks, as one batch; `until` is the end of the batch."""
+    def predict(self, ticks: Sequence[datetime], until: datetime, models: Sequence[Model]) -> None:
+        """Models at some ticks, as one batch; `until` is the end of the batch."""
         scenes = [(facility, tick) for tick in ticks for facility in self.facilities]
         snapshot = build_snapshot(self.visits, scenes, self.zones)
-        runs = run_models(self.models, snapshot, self.fitted)
+        runs = run_models(models, snapshot, self.fitted)
         for run in runs:
             self._note(ticks[0], (run.name, run.version), "predict", run.latency_ms / 1000, run.error)
         self.said.append((until, prediction_rows(runs, snapshot)))
 
     def _outcomes(self, at: datetime) -> pa.Table | None:
-        wanted = {name for model in self.models for name, _ in model.outcomes_of()}
+        wanted = _learned_from(self.models)
         if not wanted:
             return None
         since = at - timedelta(days=OUTCOME_DAYS)
@@ -152,9 +154,10 @@ def backtest(
 
     `visits` holds all versions from `days` before the warm-up on; `zones` is facility -> IANA zone. Models
     are fitted at the start and at 04:00 in `fit_zone` (the first facility's, unless given) with the last
-    `days` days. Outcomes are those on record at `until`: a day after the end, unless given. A calibrated
-    model needs its base among the models. Raises PermanentError for an empty period, no facility, or a
-    moment without a zone.
+    `days` days. In the warm-up run those that learn from outcomes and those that they learn from; the others
+    are fitted the last time before the period first. Outcomes are those on record at `until`: a day after the
+    end, unless given. A calibrated model needs its base among the models. Raises PermanentError for an empty
+    period, no facility, or a moment without a zone.
     """
     _demand(first < last and every > timedelta(0), "The period has no ticks", "Give a start before the end.")
     _demand(bool(facilities), "There is no facility", "Name at least one.")
@@ -170,10 +173,13 @@ def backtest(
     # Whole ticks back, so that the warm-up keeps to the period's clock.
     start = first - -(-warm_up // every) * every
     for begin, end in _batches(start.astimezone(UTC), last.astimezone(UTC), zone):
-        replay.fit(begin)
+        running = replay.models if end > first else _of_warm_up(replay.models)
+        if not running:
+            continue
+        replay.fit(begin, running)
         ticks = _ticks(start, begin, end, every)
         if ticks:
-            replay.predict(ticks, end)
+            replay.predict(ticks, end, running)
     predictions = pa.concat_tables([_SAID.empty_table(), *(rows for end, rows in replay.said if end > first)])
     predictions = predictions.unify_dictionaries().combine_chunks()
     predictions = predictions.filter(pc.greater_equal(predictions["as_of"], _moment(first)))
@@ -186,6 +192,17 @@ def backtest(
         skipped=tuple(model.identity()[0] for model in models if not model.replayable),
         seconds=replay.seconds,
     )
+
+
+def _learned_from(models: Sequence[Model]) -> set[str]:
+    """Names of the models whose outcomes some model learns from."""
+    return {name for model in models for name, _ in model.outcomes_of()}
+
+
+def _of_warm_up(models: Sequence[Model]) -> list[Model]:
+    """The models whose outcomes some model learns from, and those that do so."""
+    wanted = _learned_from(models)
+    return [model for model in models if model.name in wanted or model.outcomes_of()]
 
 
 def prediction_rows(runs: Sequence[ModelRun], snapshot: Snapshot) -> pa.Table:
@@ -218,8 +235,8 @@ def on_record(visits: Visits, at: datetime, since: datetime) -> Visits:
     Versions that were superseded later are current in it, and events that lie after `at` are unknown.
     """
     now, begin = (int(moment(when).view(np.int64)) for when in (at, since))
-    recorded = visits.recorded_at.view(np.int64)
-    rows = np.flatnonzero((recorded <= now) & (visits.sorted_by >= begin) & (visits.sorted_by <= now))
+    rows = _began(visits, begin, now)
+    rows = rows[visits.recorded_at.view(np.int64)[rows] <= now]
 
     def known(times: Any) -> Any:
         whole = times.view(np.int64)[rows]
@@ -235,6 +252,16 @@ def on_record(visits: Visits, at: datetime, since: datetime) -> Visits:
         visit_ids=visits.visit_ids.take(pa.array(rows)),
         starts=np.searchsorted(facility, np.arange(len(visits.facilities) + 1)),
     )
+
+
+def _began(visits: Visits, since: int, until: int) -> Ints:
+    """The versions of visits that began from one microsecond to another, in their order."""
+    parts = [np.zeros(0, dtype=np.int64)]
+    for start, stop in itertools.pairwise(visits.starts.tolist()):
+        keys = visits.sorted_by[start:stop]
+        first, after = np.searchsorted(keys, since), np.searchsorted(keys, until, side="right")
+        parts.append(np.arange(start + first, start + after))
+    return np.concatenate(parts)
 
 
 _TEXTS = pa.dictionary(pa.int32(), pa.string())

@@ -5,12 +5,13 @@ a change (`registry.py`).
 
 A model's code is that of its classes and of the functions, classes and constants of the same package that
 they use, however deep. Comments, docstrings and layout do not count, and neither do the parts that all models
-share: their interface and the snapshot.
+share, their interface and the snapshot, nor decorators that change no result.
 """
 
 from __future__ import annotations
 
 import ast
+import copy
 import functools
 import hashlib
 import inspect
@@ -23,7 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from resources.errors import MedscoreError, PermanentError
 
@@ -34,6 +35,15 @@ _SHARED = frozenset(
 )
 _PLAIN = (str, int, float, bool, type(None), timedelta)
 _CHANGEABLE = (list, set, frozenset, Mapping)
+_CHANGES_NOTHING = "_changes_nothing"
+
+_Decorator = TypeVar("_Decorator")
+
+
+def changes_nothing(decorator: _Decorator) -> _Decorator:
+    """Marks a decorator of functions of a module that changes no result, as one that keeps results."""
+    setattr(decorator, _CHANGES_NOTHING, True)
+    return decorator
 
 
 def fingerprint(kinds: Iterable[type], parameters: Mapping[str, Any], apart: Iterable[str]) -> str:
@@ -80,7 +90,8 @@ def _code(kind: type, apart: frozenset[str]) -> dict[str, str]:
             if home in _SHARED or not (home == kind.__module__ or home.startswith(packages)):
                 continue
             if isinstance(value, type | FunctionType):
-                todo.append((home, value.__qualname__, _definition(value)))
+                tree = _undecorated(_definition(value), vars(sys.modules[home]))
+                todo.append((home, value.__qualname__, tree))
             elif _is_constant(value):
                 found[f"{module}.{used}"] = repr(value)
             elif isinstance(value, _CHANGEABLE):
@@ -127,6 +138,21 @@ def _definition(part: type | FunctionType) -> ast.AST:
             mend="Keep the model in a file of a package.",
         )
     return found[-1]
+
+
+def _undecorated(tree: ast.AST, scope: Mapping[str, Any]) -> ast.AST:
+    """The same without decorators that change nothing."""
+    decorators: list[ast.expr] = getattr(tree, "decorator_list", [])
+    kept = [
+        decorator
+        for decorator in decorators
+        if not (isinstance(decorator, ast.Name) and getattr(scope.get(decorator.id), _CHANGES_NOTHING, False))
+    ]
+    if len(kept) == len(decorators):
+        return tree
+    plain = copy.copy(tree)
+    vars(plain)["decorator_list"] = kept
+    return plain
 
 
 def _lines(node: ast.AST) -> range:

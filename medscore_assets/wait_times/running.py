@@ -9,7 +9,9 @@ its model is not called again before it has come to an end.
 
 from __future__ import annotations
 
+import functools
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +21,7 @@ from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from medscore_assets.wait_times.fingerprint import raised_in
 from medscore_assets.wait_times.model import Fitted, History, Model, is_identity
@@ -110,7 +113,9 @@ class _Call(Generic[_Result]):
     def _run(self, deadline: float) -> None:
         began = time.monotonic()
         try:
-            result = self._work(deadline)
+            # OpenMP counts by calling thread, so each model's own is told.
+            with _libraries(len(sys.modules)).limit(limits=1, user_api="openmp"):
+                result = self._work(deadline)
         except BaseException as error:
             self.seconds = time.monotonic() - began
             self._future.set_exception(error)
@@ -155,8 +160,9 @@ def run_models(
         _Call(key, model.time_limit.total_seconds() * ticks, _predicting(model, snapshot, fitted))
         for model, key in ((model, _key(model)) for model in models)
     ]
-    _start(calls, [model.remote for model in models], time.monotonic() + budget.total_seconds() * ticks)
-    return [_run_of(model, call, snapshot) for model, call in zip(models, calls, strict=True)]
+    with _libraries(len(sys.modules)).limit(limits=1, user_api="blas"):
+        _start(calls, [model.remote for model in models], time.monotonic() + budget.total_seconds() * ticks)
+        return [_run_of(model, call, snapshot) for model, call in zip(models, calls, strict=True)]
 
 
 def fit_models(models: Sequence[Model], history: History, *, budget: timedelta = FIT_BUDGET) -> list[FitRun]:
@@ -166,14 +172,24 @@ def fit_models(models: Sequence[Model], history: History, *, budget: timedelta =
     ]
     until = time.monotonic() + budget.total_seconds()
     runs = []
-    for call in calls:
-        call.start(until)
-        found = call.outcome()
-        if isinstance(found, BaseException):
-            runs.append(FitRun(*call.key, None, call.seconds, _said(found)))
-        else:
-            runs.append(FitRun(*call.key, found, call.seconds))
+    with _libraries(len(sys.modules)).limit(limits=1, user_api="blas"):
+        for call in calls:
+            call.start(until)
+            found = call.outcome()
+            if isinstance(found, BaseException):
+                runs.append(FitRun(*call.key, None, call.seconds, _said(found)))
+            else:
+                runs.append(FitRun(*call.key, found, call.seconds))
     return runs
+
+
+@functools.lru_cache(maxsize=1)
+def _libraries(modules: int) -> ThreadpoolController:
+    """The libraries whose threads can be limited; looked for again after further `modules` were imported.
+
+    Models compute on small arrays, which more threads than one make slower by a multiple.
+    """
+    return ThreadpoolController()
 
 
 def _start(calls: Sequence[_Call[Any]], remote: Sequence[bool], until: float) -> None:

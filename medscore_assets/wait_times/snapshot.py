@@ -218,21 +218,23 @@ def build_snapshot(
     facility without one.
     """
     facilities = tuple(facility for facility, _ in scenes)
-    as_of = np.array([moment(time) for _, time in scenes], dtype="datetime64[us]")
+    moments = {time: moment(time) for time in {time for _, time in scenes}}
+    as_of = np.array([moments[time] for _, time in scenes], dtype="datetime64[us]")
     now = as_of.view(np.int64)
     rows, scene = _ranges(*_windows(visits, facilities, now, history))
-    held = _held(visits, rows, now[scene])
-    rows, scene = rows[held], scene[held]
+    now_of_row = now[scene]
+    held = np.flatnonzero(_held(visits, rows, now_of_row))
+    rows, scene, now_of_row = rows[held], scene[held], now_of_row[held]
 
     arrived, seen, left, departed = (
-        _minutes(times, rows, now[scene])
+        _minutes(times, rows, now_of_row)
         for times in (visits.arrival, visits.pia_at, visits.left_at, visits.disposition_at)
     )
     broken = broken_rule(visits.scheduled[rows], arrived, seen, left, departed)
     twins = np.where(np.isnan(seen), -1, visits.twins[rows])
     _mark_duplicates(broken, scene, visits.overlapping[rows], -visits.recorded_at.view(np.int64)[rows])
     _mark_duplicates(broken, scene, twins, np.arange(len(rows)))
-    valid = broken == VALID
+    valid = np.flatnonzero(broken == VALID)
     return Snapshot(
         facilities=facilities,
         zones=tuple(_zone(zones, facility) for facility in facilities),
@@ -242,7 +244,7 @@ def build_snapshot(
         seen=seen[valid],
         left=left[valid],
         departed=departed[valid],
-        ctas=visits.ctas[rows][valid],
+        ctas=visits.ctas[rows[valid]],
         rows=rows[valid],
         newest_record=_newest(visits.recorded_at[rows], _offsets(scene, len(facilities))),
         dropped=_dropped(broken, _offsets(scene, len(facilities)), facilities, now),
@@ -281,7 +283,8 @@ def _ranges(first: Ints, after: Ints) -> tuple[Ints, npt.NDArray[np.int32]]:
 
 
 def _offsets(scene: npt.NDArray[np.int32], scenes: int) -> Ints:
-    return np.concatenate([[0], np.cumsum(np.bincount(scene, minlength=scenes))]).astype(np.int64)
+    """The place of the first row of each scene, and the one after the last; scenes of rows ascend."""
+    return np.searchsorted(scene, np.arange(scenes + 1, dtype=np.int32)).astype(np.int64)
 
 
 def _held(visits: Visits, rows: Ints, now: Ints) -> Mask:
@@ -293,7 +296,9 @@ def _held(visits: Visits, rows: Ints, now: Ints) -> Mask:
 def _minutes(times: Times, rows: Ints, now: Ints) -> Floats:
     """Minutes from the moment, NaN where nothing is known or where it lies ahead."""
     whole = times.view(np.int64)[rows]
-    return np.where((whole == NEVER) | (whole > now), np.nan, (whole - now) / MINUTE_US)
+    minutes = (whole - now) / MINUTE_US
+    np.copyto(minutes, np.nan, where=(whole == NEVER) | (whole > now))
+    return minutes
 
 
 def _mark_duplicates(

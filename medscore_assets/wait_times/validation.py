@@ -90,12 +90,19 @@ def _numbers(array: object, shape: tuple[int, int], name: str) -> npt.NDArray[np
 def _messages(messages: object, shape: tuple[int, int]) -> dict[tuple[int, int], str]:
     if not isinstance(messages, dict):
         return {}
-    places = set(np.ndindex(shape))
     return {
         place: text[:LONGEST_MESSAGE]
         for place, text in messages.items()
-        if place in places and isinstance(text, str) and text
+        if _within(place, shape) and isinstance(text, str) and text
     }
+
+
+def _within(place: object, shape: tuple[int, int]) -> bool:
+    if not (isinstance(place, tuple) and len(place) == 2):
+        return False
+    scene, band = place
+    whole = isinstance(scene, int | np.integer) and isinstance(band, int | np.integer)
+    return whole and bool(0 <= scene < shape[0] and 0 <= band < shape[1])
 
 
 def _unusable(name: str, what: str) -> PermanentError:

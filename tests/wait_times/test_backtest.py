@@ -167,6 +167,34 @@ def test_fits_are_at_four_on_the_local_clock_and_ticks_keep_to_their_distance(si
     assert evidence(recent, nobody).verdict == "no difference"
 
 
+class Counted(Recent):
+    """It learns from visits alone, and notes when it was asked."""
+
+    name = "counted"
+
+    def __init__(self) -> None:
+        self.fits: list[datetime] = []
+        self.asked: list[datetime] = []
+
+    def fit(self, history: History) -> None:
+        self.fits.append(history.as_of)
+
+    def predict(self, data: pd.DataFrame, as_of: datetime) -> Prediction | None:
+        self.asked.append(as_of)
+        return super().predict(data, as_of)
+
+
+def test_nobody_warms_up_from_whose_outcomes_nobody_learns(simulated: pa.Table) -> None:
+    alone, among, learning = Counted(), Counted(), Learned()
+    result = replayed(simulated, [alone], days=0.5)
+    replayed(simulated, [among, learning, Recent()], days=0.5)
+    before = FIRST - timedelta(hours=20)
+    assert alone.fits == among.fits == [before, FIRST + timedelta(hours=4)]
+    assert min(alone.asked) == min(among.asked) == before
+    assert learning.fits[0] < before
+    assert min(result.predictions["as_of"].to_pylist()) == FIRST
+
+
 @pytest.fixture(scope="module")
 def told(simulated: pa.Table) -> pa.Table:
     return replayed(simulated, [Recent(), Learned()], every=120).predictions

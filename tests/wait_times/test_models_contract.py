@@ -18,6 +18,7 @@ import pytest
 
 from medscore_assets.wait_times.bands import ALL_BANDS
 from medscore_assets.wait_times.model import Fitted, Model
+from medscore_assets.wait_times.models import once
 from medscore_assets.wait_times.models.document import DocumentMovingAverage
 from medscore_assets.wait_times.models.moving_average import MovingAverage60, MovingAverage120
 from medscore_assets.wait_times.prediction import Prediction, Predictions, Status
@@ -311,6 +312,8 @@ def hash_of(source: str, file: Path) -> str:
         ('"1.0.0"', '"1.0.1"', False),
         ("    lookback", "    time_limit = timedelta(seconds=9)\n    lookback", False),
         ("    def predict(self", '    "What it is."\n\n    def predict(self', False),
+        ("def helper", f"from {once.__name__} import shared\n@shared\ndef helper", False),
+        ("def helper", "import functools\n@functools.cache\ndef helper", True),
     ],
 )
 def test_a_changed_parameter_or_line_changes_the_hash_and_a_comment_does_not(
@@ -348,3 +351,20 @@ def test_a_prediction_has_no_other_field_and_does_not_change() -> None:
         Prediction(wait_time_seconds=5.0)
     with pytest.raises(ValueError, match="frozen"):
         Prediction(wait_seconds=5.0).wait_seconds = 6.0
+
+
+def test_what_is_shared_is_computed_once_for_each_snapshot_and_argument_and_cannot_be_changed() -> None:
+    computed = []
+
+    @once.shared
+    def waits(of: Snapshot, factor: int = 1) -> np.ndarray:
+        computed.append((len(of.rows), factor))
+        return of.waits() * factor
+
+    small, large = snapshot(visit(-50, -10)), snapshot(visit(-50, -10), visit(-40, -5))
+    first = waits(small)
+    assert waits(small) is first
+    assert [len(waits(small, 2)), len(waits(large))] == [1, 2]
+    assert computed == [(1, 1), (1, 2), (2, 1)]
+    with pytest.raises(ValueError, match="read-only"):
+        first[0] = 0.0

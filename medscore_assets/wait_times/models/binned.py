@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from medscore_assets.wait_times.bands import ALL_POSTED
 from medscore_assets.wait_times.model import Fitted, History, learned
+from medscore_assets.wait_times.models.once import shared
 from medscore_assets.wait_times.prediction import LONGEST_SECONDS, Predictions, Status
 from medscore_assets.wait_times.snapshot import Snapshot
 
@@ -32,6 +33,7 @@ STALE_BINS = 6
 """A band in which nobody was seen in as many of the newest hours is answered as a fall-back."""
 
 
+@shared
 def binned_means(snapshot: Snapshot, bands: Sequence[str], bins: int = BINS) -> Numbers:
     """Mean waits in seconds, shape (scenes, bands, bins), oldest bin first; NaN where nobody was seen."""
     scenes = len(snapshot)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from medscore_assets.wait_times.bands import ALL_BANDS
 from medscore_assets.wait_times.model import BatchModel, Fitted, History, learned
+from medscore_assets.wait_times.models.once import shared
 from medscore_assets.wait_times.models.quantiles import grouped_quantile
 from medscore_assets.wait_times.prediction import Predictions, Status
 from medscore_assets.wait_times.snapshot import Snapshot
@@ -35,6 +36,7 @@ class Usual(NamedTuple):
     p80: Numbers
 
 
+@shared
 def usual_waits(history: History) -> dict[str, dict[str, Any]]:
     """By facility and band: median and 80th percentile of the waits in seconds by local hour of arrival.
 
