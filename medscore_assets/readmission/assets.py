@@ -5,6 +5,7 @@ Does not belong here: any rule, any formula, any SQL (`queries.py`), and models 
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,7 @@ from medscore_assets.partitions import mornings, ready_by_seven, window
 from medscore_assets.readmission.model_assets import readmission_champion
 from medscore_assets.readmission.outreach import DayNotPublished, OutreachList
 from medscore_assets.readmission.policy import Policy, load_policy
-from medscore_assets.readmission.publish import publish_list
-from medscore_assets.readmission.scoring import MODEL, ReadmissionModel
+from medscore_assets.readmission.publish import load_champion, publish_list
 from medscore_assets.readmission.sources import discharge_events, inpatient_admissions
 from resources.registry import ModelRegistry
 from resources.warehouse import Warehouse
@@ -48,21 +48,22 @@ def care_management_scores(
     """
     with failures():
         policy = load_policy(policy_file)
-        stored = registry.champion(MODEL)
-        model = ReadmissionModel.load(stored.directory, READMISSION)
     published: dict[str, dict[str, Any]] = {}
     refused: dict[str, DayNotPublished] = {}
-    for day in context.partition_keys:
-        try:
-            with failures():
-                made = publish_list(warehouse, window(day), model, stored.version, policy)
-            published[day] = _list_metadata(made, stored.version, policy)
-            context.log.info("%s: %s", day, made.counts)
-        except dg.Failure as failure:
-            if not isinstance(failure.__cause__, DayNotPublished):
-                raise
-            refused[day] = failure.__cause__
-            context.log.error("%s: %s", day, failure.__cause__)
+    # It is loaded while the first day is read.
+    with ThreadPoolExecutor(1, "champion") as loader:
+        champion = loader.submit(load_champion, registry)
+        for day in context.partition_keys:
+            try:
+                with failures():
+                    made = publish_list(warehouse, window(day), champion.result, policy)
+                published[day] = _list_metadata(made, champion.result().version, policy)
+                context.log.info("%s: %s", day, made.counts)
+            except dg.Failure as failure:
+                if not isinstance(failure.__cause__, DayNotPublished):
+                    raise
+                refused[day] = failure.__cause__
+                context.log.error("%s: %s", day, failure.__cause__)
     if refused:
         # The other days are published, and Dagster must know although the step fails.
         for day, metadata in published.items():

@@ -6,6 +6,8 @@ Does not belong here: what a list holds (`outreach.py`) and Dagster (`assets.py`
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -17,20 +19,37 @@ from medscore_assets.contracts.readmission import READMISSION
 from medscore_assets.readmission import queries
 from medscore_assets.readmission.outreach import DayNotPublished, OutreachList, Window, build_list
 from medscore_assets.readmission.policy import Policy
-from medscore_assets.readmission.scoring import ReadmissionModel
+from medscore_assets.readmission.scoring import MODEL, ReadmissionModel
+from resources.registry import ModelRegistry
 from resources.warehouse import Part, Warehouse
+
+
+@dataclass(frozen=True, slots=True)
+class Champion:
+    """The model that scores, and its version in the registry."""
+
+    model: ReadmissionModel
+    version: int
+
+
+def load_champion(registry: ModelRegistry) -> Champion:
+    """The registry's champion, intact and of this contract; raises what its two steps do."""
+    stored = registry.champion(MODEL)
+    return Champion(ReadmissionModel.load(stored.directory, READMISSION), stored.version)
 
 
 def publish_list(
     warehouse: Warehouse,
     window: Window,
-    model: ReadmissionModel,
-    model_version: int,
+    champion: Callable[[], Champion],
     policy: Policy,
     *,
     explain: bool = True,
 ) -> OutreachList:
     """Score one window and replace its list.
+
+    `champion` is asked when the window has been read, so that it can be loaded meanwhile; what it raises
+    comes before anything is written.
 
     A lock per day is taken before the first read, so that of two runs at once the later one sees what
     the earlier one wrote. A row that comes out the same stays as it is, with its `scored_at`. Raises
@@ -39,13 +58,16 @@ def publish_list(
     """
     with warehouse.transaction() as connection:
         warehouse.lock(connection, day_lock(window.score_date))
+        events = warehouse.read(queries.events_of(window), connection)
+        admissions = warehouse.read(queries.admissions_after(window), connection)
+        scorer = champion()
         try:
             made = build_list(
-                warehouse.read(queries.events_of(window), connection),
-                warehouse.read(queries.admissions_after(window), connection),
+                events,
+                admissions,
                 window=window,
-                model=model,
-                model_version=model_version,
+                model=scorer.model,
+                model_version=scorer.version,
                 policy=policy,
                 scored_at=datetime.now(UTC),
                 explain=explain,
@@ -56,7 +78,7 @@ def publish_list(
             part = _of_day(tables.encounter_quarantine, error.quarantine, window.score_date)
             warehouse.replace_each(connection, [part])
         else:
-            _write(warehouse, connection, made, _header(made, window, model, model_version, policy))
+            _write(warehouse, connection, made, _header(made, window, scorer, policy))
             return made
     raise refused
 
@@ -66,9 +88,7 @@ def day_lock(score_date: date) -> str:
     return f"{tables.care_management_scores.name}/{score_date}"
 
 
-def _header(
-    made: OutreachList, window: Window, model: ReadmissionModel, model_version: int, policy: Policy
-) -> pa.Table:
+def _header(made: OutreachList, window: Window, champion: Champion, policy: Policy) -> pa.Table:
     return pa.Table.from_pylist(
         [
             {
@@ -77,8 +97,8 @@ def _header(
                 "window_end": window.end,
                 **made.counts,
                 "admissions": made.admissions,
-                "model_name": model.name,
-                "model_version": model_version,
+                "model_name": champion.model.name,
+                "model_version": champion.version,
                 "contract_hash": READMISSION.hash,
                 "policy_version": policy.version,
                 "policy_hash": policy.hash,

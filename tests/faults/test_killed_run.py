@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from medscore_assets.partitions import window
 from medscore_assets.readmission.policy import load_policy
-from medscore_assets.readmission.publish import publish_list
+from medscore_assets.readmission.publish import Champion, publish_list
 from medscore_assets.readmission.scoring import ReadmissionModel
 from resources.warehouse import Warehouse
 from tests.faults import worker
@@ -95,7 +95,7 @@ def test_twenty_kills_at_random_moments_leave_whole_lists(
     killed, undisturbed, policy = open_warehouse(), open_warehouse(), load_policy()
     for warehouse in (killed, undisturbed):
         first_rows(warehouse)
-        publish_list(warehouse, window(DAY), model, 1, policy)
+        publish_list(warehouse, window(DAY), lambda: Champion(model, 1), policy)
     measured = [Run(processes, undisturbed, model_files).durations() for _ in range(3)]
     lasts = {since: median(durations[since] for durations in measured) for since in measured[0]}
     old = digests(undisturbed)
@@ -112,7 +112,7 @@ def test_twenty_kills_at_random_moments_leave_whole_lists(
         corrected = datetime.now(UTC)
         for warehouse in (killed, undisturbed):
             correct(warehouse, met.total() + 1)
-        publish_list(undisturbed, window(DAY), model, 1, policy)
+        publish_list(undisturbed, window(DAY), lambda: Champion(model, 1), policy)
         new = digests(undisturbed)
         assert all(new[table] != old[table] for table in new), kill
 
@@ -121,7 +121,7 @@ def test_twenty_kills_at_random_moments_leave_whole_lists(
         assert left in (old, new), f"{kill}: it {phase}"
         assert phase != "had ended" or left == new, kill
 
-        publish_list(killed, window(DAY), model, 1, policy)
+        publish_list(killed, window(DAY), lambda: Champion(model, 1), policy)
         assert digests(killed, corrected) == digests(undisturbed, corrected), f"{kill}: it {phase}"
         met["had just committed" if phase == "was writing" and left == new else phase] += 1
         old = new

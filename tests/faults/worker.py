@@ -19,7 +19,7 @@ from medscore_assets.contracts.readmission import READMISSION
 from medscore_assets.definitions import build_defs
 from medscore_assets.partitions import window
 from medscore_assets.readmission.policy import load_policy
-from medscore_assets.readmission.publish import publish_list
+from medscore_assets.readmission.publish import Champion, publish_list
 from medscore_assets.readmission.scoring import ReadmissionModel
 from resources.registry import ModelRegistry
 from resources.warehouse import Warehouse
@@ -112,5 +112,5 @@ def publish(url: str, model_files: Path, day: str, parent: Connection) -> None:
     with warehouse.transaction():
         pass
     parent.send("begins")
-    publish_list(warehouse, window(day), model, 1, policy)
+    publish_list(warehouse, window(day), lambda: Champion(model, 1), policy)
     parent.send("ends")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -13,7 +14,7 @@ from medscore_assets.model_decisions import OUTSIDE, journal
 from medscore_assets.partitions import window
 from medscore_assets.promotion import apply_verdict, promote, rollback
 from medscore_assets.readmission.policy import load_policy
-from medscore_assets.readmission.publish import publish_list
+from medscore_assets.readmission.publish import Champion, publish_list
 from medscore_assets.readmission.scoring import MODEL, ReadmissionModel
 from resources.errors import TransientError
 from resources.registry import CHALLENGER, ModelRegistry
@@ -74,7 +75,7 @@ def daemon(
     """A daemon that has ticked once, with version 1 as champion and a list by it."""
     promote(warehouse, versions, instance, MODEL, 1, **BY_HAND, override_gate=True)
     add(warehouse, clean_day(DAY, 5))
-    publish_list(warehouse, window(DAY), model, 1, load_policy())
+    publish_list(warehouse, window(DAY), lambda: Champion(model, 1), load_policy())
     started = Daemon(warehouse, versions, instance)
     assert started.tick() == []
     return started
@@ -114,9 +115,9 @@ def test_a_run_that_had_loaded_the_former_champion_and_published_late_is_made_go
 ) -> None:
     promote(warehouse, versions, instance, MODEL, 2, **BY_HAND, override_gate=True)
     assert len(daemon.tick()) == 1
-    publish_list(warehouse, window(DAY), model, 2, load_policy())
+    publish_list(warehouse, window(DAY), lambda: Champion(model, 2), load_policy())
     assert daemon.tick() == []
-    publish_list(warehouse, window(DAY), model, 1, load_policy())
+    publish_list(warehouse, window(DAY), lambda: Champion(model, 1), load_policy())
     assert len(daemon.tick()) == 1
 
 
@@ -134,7 +135,7 @@ def test_going_back_to_an_earlier_version_is_a_run_of_its_own(
         else:
             promote(warehouse, versions, instance, MODEL, version, **BY_HAND, override_gate=True)
         requested += daemon.tick()
-        publish_list(warehouse, window(DAY), model, version, load_policy())
+        publish_list(warehouse, window(DAY), partial(Champion, model, version), load_policy())
         assert daemon.tick() == []
     assert [key.split(":")[1] for _, key in requested if key] == ["2", "1", "2"]
     assert len({key for _, key in requested}) == 3
@@ -151,7 +152,7 @@ def test_moves_that_end_where_they_began_and_lists_already_made_ask_for_nothing(
     rollback(warehouse, versions, instance, MODEL, **BY_HAND)
     assert daemon.tick() == []
     promote(warehouse, versions, instance, MODEL, 2, **BY_HAND, override_gate=True)
-    publish_list(warehouse, window(DAY), model, 2, load_policy())
+    publish_list(warehouse, window(DAY), lambda: Champion(model, 2), load_policy())
     assert daemon.tick() == []
     assert len(daemon.told()) == 4
 

@@ -15,7 +15,7 @@ from medscore_assets.partitions import window
 from medscore_assets.readmission.assets import care_management_scores
 from medscore_assets.readmission.checks import CHECKS, contradictory, late_arrivals
 from medscore_assets.readmission.policy import DEFAULT_FILE, load_policy
-from medscore_assets.readmission.publish import publish_list
+from medscore_assets.readmission.publish import Champion, publish_list
 from medscore_assets.readmission.scoring import ReadmissionModel
 from resources.registry import ModelRegistry
 from resources.warehouse import Warehouse
@@ -29,7 +29,7 @@ POLICY = load_policy()
 def listed(warehouse: Warehouse, model: ReadmissionModel) -> Warehouse:
     """A warehouse with the list of `DAY`, of twenty patients."""
     add(warehouse, clean_day(DAY, 20))
-    publish_list(warehouse, window(DAY), model, 1, POLICY)
+    publish_list(warehouse, window(DAY), lambda: Champion(model, 1), POLICY)
     return warehouse
 
 

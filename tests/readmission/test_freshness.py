@@ -13,7 +13,7 @@ from medscore_assets.partitions import closed_mornings, window
 from medscore_assets.readmission.assets import care_management_scores
 from medscore_assets.readmission.freshness_checks import READINESS, freshness_checks
 from medscore_assets.readmission.policy import load_policy
-from medscore_assets.readmission.publish import publish_list
+from medscore_assets.readmission.publish import Champion, publish_list
 from medscore_assets.readmission.scoring import ReadmissionModel
 from medscore_assets.readmission.sources import discharge_events, inpatient_admissions
 from medscore_assets.settings import Settings
@@ -64,7 +64,7 @@ def test_a_list_that_is_due_and_absent_is_an_error_until_it_is_there(
     assert found[LIST].severity == dg.AssetCheckSeverity.ERROR
     assert f"medscore outreach make --date {due}" in text_of(found[LIST])
     # Also a list of nobody is a list, and one that comes late ends the error.
-    publish_list(warehouse, window(due), model, 1, load_policy())
+    publish_list(warehouse, window(due), lambda: Champion(model, 1), load_policy())
     assert look()[LIST].passed
 
 

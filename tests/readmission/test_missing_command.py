@@ -16,7 +16,7 @@ from medscore_assets import cli, tables
 from medscore_assets.definitions import build_defs
 from medscore_assets.partitions import closed_mornings, window
 from medscore_assets.readmission.policy import load_policy
-from medscore_assets.readmission.publish import publish_list
+from medscore_assets.readmission.publish import Champion, publish_list
 from medscore_assets.readmission.scoring import ReadmissionModel
 from medscore_assets.runs import _failure, _of_partitions
 from resources.errors import MedscoreError
@@ -65,7 +65,7 @@ def test_missing_and_stale_lists_are_named_and_made_a_stretch_at_a_time(
     days = closed_mornings(6, until=datetime.now(UTC))
     add(warehouse, clean_day(days[0], 5))
     for day in (days[0], days[1], days[3]):
-        publish_list(warehouse, window(day), model, 1, load_policy())
+        publish_list(warehouse, window(day), lambda: Champion(model, 1), load_policy())
     add(warehouse, [discharge(99, local(days[1]))])
     looked = missing("--json")
     assert looked.exit_code == 1
@@ -92,7 +92,7 @@ def test_a_day_that_is_refused_does_not_stop_the_others_and_is_told(
 ) -> None:
     days = closed_mornings(3, until=datetime.now(UTC))
     add(warehouse, [row | {"insurance_type": "unheard of"} for row in clean_day(days[0], 5)])
-    publish_list(warehouse, window(days[1]), model, 1, load_policy())
+    publish_list(warehouse, window(days[1]), lambda: Champion(model, 1), load_policy())
     done = missing("--make")
     assert isinstance(done.exception, MedscoreError)
     assert "5 of 5 discharges break the contract" in str(done.exception)

@@ -19,7 +19,7 @@ from medscore_assets.partitions import mornings, window
 from medscore_assets.readmission import queries
 from medscore_assets.readmission.outreach import DayNotPublished, OutreachList, top_factors
 from medscore_assets.readmission.policy import load_policy
-from medscore_assets.readmission.publish import publish_list
+from medscore_assets.readmission.publish import Champion, publish_list
 from medscore_assets.readmission.scoring import Explained, ReadmissionModel
 from resources.warehouse import Warehouse
 from tests.readmission.records import (
@@ -51,7 +51,7 @@ def publish(warehouse: Warehouse, model: ReadmissionModel):  # type: ignore[no-u
     """Makes one day's list."""
 
     def make(day: str = DAY, **options: Any) -> OutreachList:
-        return publish_list(warehouse, window(day), model, 1, POLICY, **options)
+        return publish_list(warehouse, window(day), lambda: Champion(model, 1), POLICY, **options)
 
     return make
 
@@ -344,7 +344,7 @@ def test_the_versions_on_a_score_are_those_that_made_it(
 ) -> None:
     add(warehouse, clean_day(DAY, 2))
     before = datetime.now(UTC)
-    publish_list(warehouse, window(DAY), model, 7, POLICY)
+    publish_list(warehouse, window(DAY), lambda: Champion(model, 7), POLICY)
     for row in rows_of(warehouse, tables.care_management_scores):
         assert (row["model_name"], row["model_version"]) == (model.name, 7)
         assert (row["policy_version"], row["policy_hash"]) == (POLICY.version, POLICY.hash)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medscore_assets.partitions import window
 from medscore_assets.readmission.policy import DEFAULT_FILE, load_policy
-from medscore_assets.readmission.publish import publish_list
+from medscore_assets.readmission.publish import Champion, publish_list
 from medscore_assets.readmission.published import published_list, score_history
 from medscore_assets.readmission.scoring import ReadmissionModel
 from resources.warehouse import Warehouse
@@ -24,7 +24,7 @@ def test_the_scores_of_an_encounter_are_linked_and_say_what_changed(
 ) -> None:
     first = discharge(1, local(DAY), num_prior_admissions_12m=0)
     add(warehouse, [first, discharge(2, local(DAY))])
-    publish_list(warehouse, window(DAY), model, 1, POLICY)
+    publish_list(warehouse, window(DAY), lambda: Champion(model, 1), POLICY)
     (alone,) = score_history(warehouse, "E-000001")
     assert (alone.model_version, alone.features_changed) == (1, False)
     assert alone.risk_tier == POLICY.tier(alone.readmission_probability)
@@ -36,7 +36,7 @@ def test_the_scores_of_an_encounter_are_linked_and_say_what_changed(
         "num_prior_admissions_12m": 9,
     }
     add(warehouse, [corrected])
-    publish_list(warehouse, window(NEXT_DAY), model, 2, POLICY)
+    publish_list(warehouse, window(NEXT_DAY), lambda: Champion(model, 2), POLICY)
     before, after = score_history(warehouse, "E-000001")
     assert before == alone
     assert (str(before.score_date), str(after.score_date)) == (DAY, NEXT_DAY)
@@ -51,10 +51,10 @@ def test_the_same_features_on_another_day_are_told_as_such(
 ) -> None:
     first = discharge(1, local(DAY))
     add(warehouse, [first])
-    publish_list(warehouse, window(DAY), model, 1, POLICY)
+    publish_list(warehouse, window(DAY), lambda: Champion(model, 1), POLICY)
     moved = first | {"discharged_at": local(NEXT_DAY), "ingested_at": local(NEXT_DAY) + timedelta(hours=1)}
     add(warehouse, [moved])
-    publish_list(warehouse, window(NEXT_DAY), model, 1, POLICY)
+    publish_list(warehouse, window(NEXT_DAY), lambda: Champion(model, 1), POLICY)
     before, after = score_history(warehouse, "E-000001")
     assert not after.features_changed
     assert after.readmission_probability == before.readmission_probability
@@ -68,7 +68,7 @@ def test_percentages_are_told_by_the_rules_of_the_list(
     warehouse: Warehouse, model: ReadmissionModel, tmp_path: Path
 ) -> None:
     add(warehouse, clean_day(DAY, 2))
-    publish_list(warehouse, window(DAY), model, 1, POLICY)
+    publish_list(warehouse, window(DAY), lambda: Champion(model, 1), POLICY)
     shown = published_list(warehouse, None, 5)
     assert shown.percent(0.40004, POLICY) == "40.1 %"
     file = tmp_path / "policy.toml"

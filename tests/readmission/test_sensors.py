@@ -15,7 +15,7 @@ from medscore_assets.definitions import build_defs
 from medscore_assets.partitions import closed_mornings, window
 from medscore_assets.readmission.catch_up import day_states, stretches
 from medscore_assets.readmission.policy import DEFAULT_FILE, load_policy
-from medscore_assets.readmission.publish import publish_list
+from medscore_assets.readmission.publish import Champion, publish_list
 from medscore_assets.readmission.scoring import ReadmissionModel
 from medscore_assets.runs import _of_partitions
 from medscore_assets.settings import Settings
@@ -105,7 +105,7 @@ def make(warehouse: Warehouse, model: ReadmissionModel) -> Callable[[str], None]
     """Makes one list without Dagster."""
 
     def publish(day: str) -> None:
-        publish_list(warehouse, window(day), model, 1, load_policy())
+        publish_list(warehouse, window(day), lambda: Champion(model, 1), load_policy())
 
     return publish
 

@@ -30,7 +30,7 @@ from medscore_assets.partitions import window
 from medscore_assets.readmission.assets import care_management_scores
 from medscore_assets.readmission.checks import CHECKS
 from medscore_assets.readmission.policy import DEFAULT_FILE, load_policy
-from medscore_assets.readmission.publish import publish_list
+from medscore_assets.readmission.publish import Champion, publish_list
 from medscore_assets.readmission.scoring import MODEL, ReadmissionModel
 from medscore_assets.settings import PROJECT_ROOT
 from resources.registry import ModelRegistry
@@ -157,7 +157,7 @@ def test_what_the_source_document_prints_would_be_found(
     warehouse: Warehouse, model: ReadmissionModel
 ) -> None:
     add(warehouse, a_day(0))
-    publish_list(warehouse, window(DAY), model, 1, load_policy())
+    publish_list(warehouse, window(DAY), lambda: Champion(model, 1), load_policy())
     probabilities = [r["readmission_probability"] for r in rows_of(warehouse, tables.care_management_scores)]
     printed = f"Top 10 risk scores: {sorted(probabilities, reverse=True)[:10]}"
     assert len(leaks(printed, warehouse)) >= 10

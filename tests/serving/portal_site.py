@@ -23,7 +23,7 @@ from medscore_assets.audit import Occurrence
 from medscore_assets.demo.discharges import DemoData
 from medscore_assets.partitions import window
 from medscore_assets.readmission.policy import load_policy
-from medscore_assets.readmission.publish import publish_list
+from medscore_assets.readmission.publish import Champion, publish_list
 from medscore_assets.readmission.scoring import ReadmissionModel
 from medscore_assets.settings import Settings
 from resources.registry import ModelRegistry
@@ -140,7 +140,7 @@ def publish_two_days(warehouse: Warehouse, year: DemoData, model: ReadmissionMod
         warehouse.append(connection, tables.discharge_events, events_table([*odd, broken]))
         warehouse.append(connection, tables.inpatient_admissions, year.admissions)
     for day in (BEFORE, DAY):
-        publish_list(warehouse, window(day), model, 1, load_policy())
+        publish_list(warehouse, window(day), lambda: Champion(model, 1), load_policy())
 
 
 @pytest.fixture(scope="session")
