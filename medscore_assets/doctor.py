@@ -87,11 +87,12 @@ def _policy(settings: Settings) -> Finding:
 
 
 def _champion(registry: ModelRegistry) -> Finding:
-    from medscore_assets.readmission.scoring import MODEL, ReadmissionModel
+    from medscore_assets.readmission.publish import load_champion
 
-    stored = registry.champion(MODEL)
-    ReadmissionModel.load(stored.directory, READMISSION)
-    found = f"{stored.name} version {stored.version}, files intact, contract {READMISSION.hash[:12]}"
+    champion = load_champion(registry)
+    found = (
+        f"{champion.model.name} version {champion.version}, files intact, contract {READMISSION.hash[:12]}"
+    )
     return Finding("registry and contract", True, found)
 
 

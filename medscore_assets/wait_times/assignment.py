@@ -16,7 +16,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import distinct_on
 
 from medscore_assets import audit, tables
 from medscore_assets.model_decisions import require_reason
@@ -24,6 +23,7 @@ from medscore_assets.tables.wait_times import ASSIGNMENT_ACTIONS, WITH_VALUE
 from medscore_assets.wait_times.attribution import OLDEST
 from medscore_assets.wait_times.bands import ALL_BANDS
 from medscore_assets.wait_times.comparison import Evidence
+from medscore_assets.wait_times.decisions import last_rows, rows_of
 from resources.errors import PermanentError
 from resources.warehouse import Warehouse
 
@@ -101,27 +101,15 @@ def assignments(
     warehouse: Warehouse, facility_id: str | None = None, band: str | None = None
 ) -> list[Assignment]:
     """All of them, or those of a facility or band, oldest first."""
-    c = tables.serving_assignments.c
-    query = sa.select(tables.serving_assignments).order_by(c.assignment_id)
-    if facility_id is not None:
-        query = query.where(c.facility_id == facility_id)
-    if band is not None:
-        query = query.where(c.band == band)
-    return [Assignment(**row) for row in warehouse.read(query).to_pylist()]
+    rows = rows_of(warehouse, tables.serving_assignments, facility_id, band)
+    return [Assignment(**row) for row in rows]
 
 
 def holding(
     warehouse: Warehouse, at: datetime, connection: sa.Connection | None = None
 ) -> dict[tuple[str, str], Assignment]:
     """By facility and band the assignment that holds at `at` (with a zone), where there is one."""
-    c = tables.serving_assignments.c
-    query = (
-        sa.select(tables.serving_assignments)
-        .ext(distinct_on(c.facility_id, c.band))
-        .where(c.assigned_at <= at)
-        .order_by(c.facility_id, c.band, c.assignment_id.desc())
-    )
-    rows = warehouse.read(query, connection).to_pylist()
+    rows = last_rows(warehouse, tables.serving_assignments.c.assigned_at, at, connection)
     return {(row["facility_id"], row["band"]): Assignment(**row) for row in rows}
 
 

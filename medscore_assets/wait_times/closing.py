@@ -14,12 +14,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import distinct_on
 
 from medscore_assets import audit, tables
 from medscore_assets.model_decisions import require_reason
 from medscore_assets.tables.wait_times import CLOSURE_CAUSES
 from medscore_assets.wait_times.assignment import MIN_REASON, require_person, require_place
+from medscore_assets.wait_times.decisions import last_rows, rows_of
 from resources.errors import PermanentError
 from resources.warehouse import Warehouse
 
@@ -51,27 +51,15 @@ class Closure:
 
 def closures(warehouse: Warehouse, facility_id: str | None = None, band: str | None = None) -> list[Closure]:
     """All closures and openings, or those of a facility or band, oldest first."""
-    c = tables.board_closures.c
-    query = sa.select(tables.board_closures).order_by(c.closure_id)
-    if facility_id is not None:
-        query = query.where(c.facility_id == facility_id)
-    if band is not None:
-        query = query.where(c.band == band)
-    return [Closure(**row) for row in warehouse.read(query).to_pylist()]
+    return [Closure(**row) for row in rows_of(warehouse, tables.board_closures, facility_id, band)]
 
 
 def closed_places(
     warehouse: Warehouse, at: datetime, connection: sa.Connection | None = None
 ) -> dict[tuple[str, str], Closure]:
     """By facility and band the closure that holds at `at` (with a zone); open ones are left out."""
-    c = tables.board_closures.c
-    query = (
-        sa.select(tables.board_closures)
-        .ext(distinct_on(c.facility_id, c.band))
-        .where(c.decided_at <= at)
-        .order_by(c.facility_id, c.band, c.closure_id.desc())
-    )
-    last = [Closure(**row) for row in warehouse.read(query, connection).to_pylist()]
+    rows = last_rows(warehouse, tables.board_closures.c.decided_at, at, connection)
+    last = [Closure(**row) for row in rows]
     return {(made.facility_id, made.band): made for made in last if made.cause is not None}
 
 

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -20,7 +19,6 @@ import pytest
 import sqlalchemy as sa
 from fastapi import FastAPI
 
-from medscore_assets.settings import Settings
 from medscore_assets.tables import wait_times as tables
 from medscore_assets.wait_times import store
 from medscore_assets.wait_times.assignment import Bootstrap, Pair
@@ -29,9 +27,9 @@ from medscore_assets.wait_times.boards import put_displays
 from medscore_assets.wait_times.scoring_outcomes import measure_days
 from medscore_assets.wait_times.tick import EVERY, latest_tick
 from resources.warehouse import Warehouse
-from serving.app import create_app
 from tests.conftest import copied_database
 from tests.serving.conftest import running
+from tests.serving.wait_site import waits_app
 
 BUSY, SILENT, EMPTY, LONG = "ed-busy", "ed-silent", "ed-empty", "ed-long"
 FLUID, BOOST, LITERAL = Pair("fluid", "1.0.0"), Pair("boost", "1.0.0"), Pair("literal", "1.0.0")
@@ -53,9 +51,8 @@ class Boards:
     newest: datetime
 
     def app(self, **options: Any) -> FastAPI:
-        """An application of its own; what it scores readmissions with is left out."""
-        settings = Settings(database_url=self.url, wait_model="fluid", api_rate=1_000_000, **options)
-        return create_app(settings, champions=SimpleNamespace(start=lambda: None, stop=lambda: None))
+        """An application of its own; see `waits_app`."""
+        return waits_app(self.url, **options)
 
     @contextmanager
     def closed(self, folder: Path, address: str | None = None, **options: Any) -> Iterator[httpx.Client]:

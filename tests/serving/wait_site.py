@@ -30,6 +30,12 @@ WAITING = {"all_posted": 14, "ctas_2": 3, "ctas_3": 8, "ctas_4_5": 6}
 P50, P80 = 4980.0, 7860.0
 
 
+def waits_app(url: str, **options: Any) -> FastAPI:
+    """An application over a database; what it scores readmissions with is left out."""
+    settings = Settings(database_url=url, wait_model="fluid", api_rate=1_000_000, **options)
+    return create_app(settings, champions=SimpleNamespace(start=lambda: None, stop=lambda: None))
+
+
 @dataclass
 class Stored:
     """The database behind the sites, and the newest tick in it."""
@@ -39,10 +45,8 @@ class Stored:
     newest: datetime
 
     def site(self, **options: Any) -> FastAPI:
-        """An application of its own; what it scores readmissions with is left out."""
-        settings = Settings(database_url=self.url, wait_model="fluid", api_rate=1_000_000, **options)
-        quiet = SimpleNamespace(start=lambda: None, stop=lambda: None)
-        return create_app(settings, champions=quiet)
+        """An application of its own; see `waits_app`."""
+        return waits_app(self.url, **options)
 
 
 def fill(warehouse: Warehouse, newest: datetime) -> None:
